@@ -1,0 +1,189 @@
+"""The files a run leaves in `storage_path/run_name/` for people and scripts to read."""
+
+import json
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from pyarrow import fs
+
+from jobs.configuration import DecodingSettings, config_keys, dump_config
+from jobs.prepared import Prepared, read_rejections, shard_file
+from qa_core.decoding import apply_null_threshold, null_odds
+from qa_core.errors import ConfigError
+from qa_core.reporting import render_report
+from qa_core.storage import is_file, join, locate, read_bytes, read_table, write_bytes
+
+CONFIG = "config.yaml"
+PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
+QA_SETTINGS = "extractive_qa"  # key in the model's config.json
+NOT_IN_MODEL = ("training_state.pt", "history.json", "epoch.json")
+FREE_KEYS = ("storage_path", "scaling.threads_per_worker", "scaling.max_failures")
+
+
+def start_run(run: str, config: Any) -> None:
+    """Write config.yaml, or raise `ConfigError` where the run's own one is another."""
+    text = dump_config(config)
+    file = join(run, CONFIG)
+    if is_file(file):
+        _check_same_config(run, yaml.safe_load(read_bytes(file)), yaml.safe_load(text))
+        return
+    write_bytes(file, (provenance() + text).encode())
+
+
+def provenance() -> str:
+    """Versions and commit, as the comment at the head of config.yaml."""
+    versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
+    lines = (
+        f"ray-extractive-qa {_own_version()}, commit {_commit()}",
+        f"Python {platform.python_version()}, {', '.join(versions)}",
+    )
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write indented JSON in UTF-8, keys in the order given."""
+    write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_json_lines(uri: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_bytes(uri, "".join(lines).encode())
+
+
+def write_rejections(run: str, splits: Sequence[Prepared]) -> None:
+    """rejections.jsonl: every record that could not be used, with file, record and reason."""
+    tables = [read_rejections(prepared) for prepared in splits]
+    write_json_lines(join(run, "rejections.jsonl"), pa.concat_tables(tables).to_pylist())
+
+
+def write_answers(run: str, prepared: Prepared, *, scoring: str, threshold: float | None) -> None:
+    """predictions.json, nbest_predictions.json and, for v2.0, null_odds.json; shard by shard."""
+    _stream_object(
+        join(run, "predictions.json"),
+        (
+            (row["id"], row["text"])
+            for answers in _answer_shards(prepared, scoring, threshold)
+            for row in answers.select(["id", "text"]).to_pylist()
+        ),
+    )
+    _stream_object(
+        join(run, "nbest_predictions.json"),
+        (
+            (row["id"], row["n_best"])
+            for answers in _answer_shards(prepared, scoring, threshold)
+            for row in answers.select(["id", "n_best"]).to_pylist()
+        ),
+    )
+    if threshold is not None:
+        _stream_object(
+            join(run, "null_odds.json"),
+            (
+                pair
+                for answers in _answer_shards(prepared, scoring, threshold)
+                for pair in zip(answers["id"].to_pylist(), null_odds(answers).tolist(), strict=True)
+            ),
+        )
+
+
+def save_model(
+    run: str,
+    *,
+    checkpoint: str,
+    max_length: int,
+    doc_stride: int,
+    decoding: DecodingSettings,
+    null_threshold: float | None,
+) -> None:
+    """model/: the checkpoint as `from_pretrained` loads it, how to decode in its config.json."""
+    filesystem, path = locate(checkpoint)
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        fs.copy_files(path, str(folder), source_filesystem=filesystem)
+        for name in NOT_IN_MODEL:
+            (folder / name).unlink(missing_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        config[QA_SETTINGS] = {
+            "max_length": max_length,
+            "doc_stride": doc_stride,
+            **asdict(decoding),
+            "null_threshold": null_threshold,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        target, target_path = locate(join(run, "model"))
+        target.create_dir(target_path, recursive=True)
+        fs.copy_files(str(folder), target_path, destination_filesystem=target)
+
+
+def write_report(run: str, **content: Any) -> None:
+    """report.html: scores, learning curve and settings on one self-contained page."""
+    config = read_bytes(join(run, CONFIG)).decode()
+    write_bytes(join(run, "report.html"), render_report(config=config, **content).encode())
+
+
+def _answer_shards(
+    prepared: Prepared, scoring: str, threshold: float | None
+) -> Iterator[pa.Table]:
+    for shard in prepared.shards:
+        answers = read_table(shard_file(scoring, "answers", shard))
+        yield answers if threshold is None else apply_null_threshold(answers, threshold)
+
+
+def _stream_object(uri: str, pairs: Iterable[tuple[str, Any]]) -> None:
+    """Write one JSON object, a key a line, without holding it in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "object.json"
+        with file.open("w", encoding="utf-8") as stream:
+            separator = "{\n"
+            for key, value in pairs:
+                text = json.dumps(value, ensure_ascii=False)
+                stream.write(f"{separator}{json.dumps(key, ensure_ascii=False)}: {text}")
+                separator = ",\n"
+            stream.write("{}\n" if separator == "{\n" else "\n}\n")
+        filesystem, path = locate(uri)
+        partial = f"{path}.partial"
+        with filesystem.open_output_stream(partial) as sink, file.open("rb") as source:
+            shutil.copyfileobj(source, sink)
+        filesystem.move(partial, path)
+
+
+def _check_same_config(run: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    before, now = dict(config_keys(old)), dict(config_keys(new))
+    differing = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in FREE_KEYS
+    ]
+    if differing:
+        raise ConfigError(
+            "; ".join(differing),
+            where=f"run {run}",
+            expected="the settings the run was begun with, to continue it",
+            remedy="give another --run_name for another run",
+        )
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("ray-extractive-qa")
+    except metadata.PackageNotFoundError:  # run from a folder, as `ray job submit` does
+        return "not installed"
+
+
+def _commit() -> str:
+    """The commit of this checkout; "unknown" where the code came without its history."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()

@@ -1,0 +1,129 @@
+"""Connecting to Ray, and whether the cluster has what a configuration asks for."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from jobs.configuration import ScalingSettings
+from qa_core.errors import ConfigError, QAError, ResourceError
+
+console = Console(soft_wrap=True, highlight=False)
+
+# Set before Ray starts; what a person sets in the environment wins.
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a checkpoint counts once the controller saw it
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker shows twice
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; silences its notice
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",  # Ray has a process for every core already
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def run_job(main: Callable[[], None]) -> None:
+    """Run a job's `main`; an error is the last thing printed and makes the exit status 1 or 2."""
+    try:
+        main()
+    except ConfigError as error:
+        leave(f"error: {error}", status=2)
+    except QAError as error:
+        leave(f"error: {error}", status=1)
+    except Exception as error:
+        cause = root_cause(error)
+        console.print_exception()
+        leave(f"error: {type(cause).__name__}: {cause}", status=1)
+
+
+def leave(message: str, *, status: int) -> None:
+    """Stop what this process started of Ray, then print `message` last and exit."""
+    if ray.is_initialized():
+        ray.shutdown()
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
+    raise SystemExit(status)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The project's own error behind what Ray raised for it, or the innermost one."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        return root_cause(failure)
+    inner = getattr(error, "cause", None) or error.__cause__
+    if isinstance(error, QAError) or not isinstance(inner, BaseException):
+        return error
+    return root_cause(inner)
+
+
+def connect() -> None:
+    """Join the cluster of this job or this machine; without one, start Ray here."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        return
+    ray.init(
+        logging_level="warning",
+        log_to_driver=True,
+        runtime_env={"env_vars": {name: os.environ[name] for name in _ENVIRONMENT}},
+    )
+
+
+def absolute_storage(storage_path: str) -> str:
+    """`storage_path` as every node can name it.
+
+    Raises `ConfigError` for a relative one in a submitted job, whose folder is Ray's scratch.
+    """
+    if "://" in storage_path:
+        return storage_path.rstrip("/")
+    path = Path(storage_path).expanduser()
+    if not path.is_absolute() and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        raise ConfigError(
+            f"{storage_path!r} is relative, and a submitted job runs in a scratch folder",
+            where="storage_path",
+            expected="an absolute path that every node sees, or a URI (s3://, gs://)",
+            remedy="give --storage_path",
+        )
+    return str(path.absolute())
+
+
+def absolute_source(source: str) -> str:
+    """A local source as an absolute path: workers run in folders of their own."""
+    is_local = not source.startswith(("hub:", "embedded:")) and "://" not in source
+    return str(Path(source).expanduser().absolute()) if is_local else source
+
+
+def wants_gpu(scaling: ScalingSettings) -> bool:
+    """Whether workers get a GPU each: as configured, else if the cluster has any."""
+    if scaling.use_gpu is not None:
+        return scaling.use_gpu
+    return available_resources().get("GPU", 0) >= 1
+
+
+def check_workers(scaling: ScalingSettings) -> None:
+    """Raise `ResourceError` unless the cluster has, or can grow to, all workers at once."""
+    total = available_resources()
+    need = {"CPU": scaling.cpus_per_worker, "GPU": 1 if wants_gpu(scaling) else 0}
+    for name, each in need.items():
+        if each * scaling.num_workers > total.get(name, 0):
+            raise ResourceError(
+                f"{scaling.num_workers} workers x {each} {name} = "
+                f"{scaling.num_workers * each} {name}, and the cluster has "
+                f"{total.get(name, 0):g}",
+                where="scaling.num_workers",
+                expected="workers that can run all at once",
+                remedy="lower scaling.num_workers, or start more nodes",
+            )
+
+
+def available_resources() -> dict[str, float]:
+    """What the nodes have together, or could have once the autoscaler has started all it may."""
+    resources: dict[str, float] = dict(ray.cluster_resources())
+    state: Any = ray._private.state.state  # no public call tells the autoscaler's limits
+    for name, amount in (state.get_max_resources_from_cluster_config() or {}).items():
+        resources[name] = max(resources.get(name, 0), amount)
+    return resources

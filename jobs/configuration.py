@@ -1,0 +1,280 @@
+"""The settings of every job: each default once, beside its meaning, unit and reason.
+
+Precedence: default, then the YAML file of `--config`, then the command line
+(`--features.max_length 256`). An unknown key is an error that names the nearest valid one.
+"""
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from qa_core.errors import ConfigError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which questions and contexts.
+
+    A source is SQuAD v1.1 / v2.0 JSON (a path or URI), a folder saved by `datasets`,
+    hub:NAME:SPLIT, or embedded:train, embedded:dev, embedded:handwritten.
+    """
+
+    train: str | list[str] = "embedded:train"
+    """Source or list of sources to learn from."""
+    dev: str | list[str] = "embedded:dev"
+    """Source or list of sources to score on."""
+    max_rejected_fraction: ClosedUnitInterval = 0.01
+    """The run stops when more than this part of the records cannot be used."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder to start from."""
+
+    name_or_path: str = "embedded"
+    """Folder or Hub name; "embedded": the small English encoder of the extra `demo`."""
+    dropout: float | None = None
+    """Replaces every dropout probability of the model; null keeps the model's own."""
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How contexts are cut into overlapping windows."""
+
+    max_length: PositiveInt = 384
+    """Tokens in a window, special tokens and question included."""
+    doc_stride: NonNegativeInt = 128
+    """Tokens that neighbouring windows share (the overlap, not the step)."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The course of the training."""
+
+    num_epochs: PositiveInt = 3
+    """Times every feature is seen."""
+    per_worker_batch_size: PositiveInt = 16
+    """Features a worker computes in a step; times num_workers it is the global batch."""
+    learning_rate: PositiveFloat = 1e-4
+    """Peak of the linear schedule. Suits small encoders; take 3e-5 for BERT-base and larger."""
+    warmup_ratio: ClosedUnitInterval = 0.1
+    """Part of all steps over which the learning rate rises from 0."""
+    weight_decay: NonNegativeFloat = 0.01
+    """AdamW's, on matrices; biases and norms have none."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to this norm."""
+    seed: NonNegativeInt = 0
+    """Decides the new layer's weights, the order of features and the dropout."""
+    score_untrained: bool = True
+    """Also score the model before its first step: the learning curve then starts at epoch 0."""
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """From logits to answers."""
+
+    n_best: PositiveInt = 20
+    """Candidates kept for a question."""
+    max_answer_length: PositiveInt = 30
+    """Tokens in an answer at most."""
+    mode: Literal["exact", "reference"] = "exact"
+    """exact: the best of all spans; reference: run_qa's search over n_best starts and ends."""
+
+
+@dataclass(frozen=True)
+class ScalingSettings:
+    """What of the cluster a job uses."""
+
+    num_workers: PositiveInt = 1
+    """Training processes; for evaluate, processes that compute logits."""
+    use_gpu: bool | None = None
+    """One GPU for each worker; null: if the cluster has GPUs."""
+    cpus_per_worker: PositiveInt = 1
+    """CPUs Ray sets aside for each worker."""
+    threads_per_worker: PositiveInt | None = None
+    """Threads of a worker's arithmetic; null: the node's cores shared by the workers on it."""
+    max_failures: NonNegativeInt = 2
+    """Times lost workers are replaced, going on from the last checkpoint."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run's files go."""
+
+    run_name: str = "demo"
+    """Names the run; the same name and settings continue it."""
+    storage_path: str = "runs"
+    """Folder or URI (s3://, gs://) seen by every node; the run is storage_path/run_name."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunSettings):
+    """Fine-tune a model, score it after every epoch, keep the best."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Make the features of the train and dev data; `jobs.train` then starts from them."""
+
+    storage_path: str = RunSettings.storage_path
+    """Folder or URI seen by every node; features go to storage_path/prepared."""
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(RunSettings):
+    """Score a trained model on data.dev: predictions and official figures."""
+
+    run_name: str = "evaluation"
+    """Names the run; the same name and settings continue it."""
+    model: str = "runs/demo/model"
+    """Folder, URI or Hub name of a model with a span head."""
+    data: DataSettings = field(default_factory=DataSettings)
+    max_length: PositiveInt | None = None
+    """Tokens in a window; null: what the model was trained with (else 384)."""
+    doc_stride: NonNegativeInt | None = None
+    """Tokens that neighbouring windows share; null: the model's (else 128)."""
+    null_threshold: float | None = None
+    """No answer where null_score - score exceeds it; null: the model's, found when it was
+    trained; without one, best spans are given (v1.1) unless the data has unanswerable questions,
+    for which the threshold with the best F1 on this data is taken, and said."""
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Answer one question about one text."""
+
+    ask: str
+    """The question."""
+    context: str
+    """A UTF-8 text file with the answer in it; "-" for standard input."""
+    model: str = "runs/demo/model"
+    """Folder or Hub name of a model with a span head."""
+    top_k: PositiveInt = 3
+    """Answers shown."""
+
+
+def parse_config(kind: type[Config], arguments: Sequence[str] | None = None) -> Config:
+    """The configuration that a command line (default: this process's) asks for.
+
+    Raises `ConfigError` for unknown keys and values of the wrong type or range.
+    """
+    parser = _parser(kind)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            namespace = parser.parse_args(given)
+    except ArgumentError as error:
+        raise _config_error(str(error), kind, given) from None
+    values = parser.instantiate(namespace)
+    return kind(**{name: getattr(values, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def dump_config(config: Any) -> str:
+    """YAML of a configuration that `--config` reads back."""
+    parser = _parser(type(config))
+    return str(parser.dump(Namespace(**asdict(config)), skip_validation=True))
+
+
+def as_list(sources: str | list[str]) -> list[str]:
+    """One or many sources, as a list."""
+    return [sources] if isinstance(sources, str) else list(sources)
+
+
+def config_keys(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a configuration's dictionary."""
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from config_keys(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
+
+
+def _parser(kind: type[Any]) -> ArgumentParser:
+    module = sys.modules.get("__main__")
+    spec = getattr(module, "__spec__", None)
+    parser = ArgumentParser(
+        prog=f"python -m {spec.name}" if spec else "jobs",
+        description=(kind.__doc__ or "").strip(),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of settings.")
+    parser.add_class_arguments(kind, None)
+    return parser
+
+
+def _config_error(message: str, kind: type[Any], arguments: Sequence[str]) -> ConfigError:
+    """The error with the nearest valid key where a key is unknown."""
+    unknown = _unknown_key(message)
+    text = " ".join(message.split())
+    if unknown is None:
+        return ConfigError(text, "configuration", remedy="see --help for every key and its type")
+    keys = ["config", *_valid_keys(kind)]
+    return ConfigError(
+        f"unknown key {unknown!r}",
+        where="configuration",
+        expected=f"a key such as {_nearest(unknown, keys)!r}",
+        remedy="see --help for every key",
+    )
+
+
+def _unknown_key(message: str) -> str | None:
+    """The key an error message is about, where it says that it does not know the key."""
+    patterns = (
+        r"Group '(?P<group>[^']+)' does not accept option '(?P<key>[^']+)'",
+        r"[Uu]nrecognized arguments: --(?P<key>[\w.-]+)",
+        r"Key '(?P<key>[^']+)' is not expected",
+        r"[Oo]ption '(?P<key>[^']+)' is not accepted",
+    )
+    for pattern in patterns:
+        match = re.search(pattern, message)
+        if match:
+            group = match.groupdict().get("group")
+            return f"{group}.{match['key']}" if group else match["key"]
+    return None
+
+
+def _valid_keys(kind: type[Any]) -> list[str]:
+    defaults = _parser(kind).get_defaults(skip_validation=True)
+    keys = [name for name in defaults.keys() if name not in ("config", "print_config")]
+    return keys
+
+
+def _nearest(key: str, keys: Sequence[str]) -> str:
+    """The valid key most like `key`, by the whole of it or by its last part."""
+    last = {name.rpartition(".")[2]: name for name in keys}
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    close = close or [
+        last[n] for n in difflib.get_close_matches(key.rpartition(".")[2], list(last), n=1)
+    ]
+    return (close or difflib.get_close_matches(key, keys, n=1, cutoff=0.0))[0]

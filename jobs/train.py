@@ -1,0 +1,222 @@
+"""Fine-tuning: SQuAD data and an encoder → a scored question-answering model.
+
+Features are made by `jobs.prepare`; TorchTrainer trains on `scaling.num_workers` processes; after
+each epoch remote tasks decode and score the dev data while training goes on; the best checkpoint
+becomes `storage_path/run_name/model`. Run again with the same name, it continues.
+
+    python -m jobs.train --run_name mine --data.train train.json --data.dev dev.json
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    ValidationConfig,
+)
+from ray.train.torch import TorchTrainer
+
+from jobs.artefacts import (
+    save_model,
+    start_run,
+    write_answers,
+    write_json,
+    write_json_lines,
+    write_rejections,
+    write_report,
+)
+from jobs.cluster import absolute_storage, check_workers, connect, console, run_job, wants_gpu
+from jobs.configuration import TrainConfig, parse_config
+from jobs.console import show_curve, show_scores
+from jobs.models import check_model
+from jobs.prepare import SPLITS, check_data, prepare_split, warn_shared_contexts
+from jobs.prepared import Prepared, read_rejections
+from jobs.shard_scoring import (
+    epoch_name,
+    read_curve,
+    score_prepared,
+    summarize,
+    validate_checkpoint,
+)
+from jobs.training_worker import HISTORY, TrainTask, train_worker
+from qa_core.errors import DataError
+from qa_core.reading import count_reasons
+from qa_core.reporting import learning_curve
+from qa_core.storage import check_writable, is_directory, is_file, join, read_bytes
+
+METRICS = "metrics.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, score and save a model."""
+    started = time.monotonic()
+    config = parse_config(TrainConfig, arguments)
+    run = join(absolute_storage(config.storage_path), config.run_name)
+    check_data(config.data, SPLITS)
+    model = check_model(config.model.name_or_path, config.features)
+    check_writable(run)
+    start_run(run, config)
+    if is_file(join(run, METRICS)):
+        console.print(f"This run is finished already: [bold]{run}[/bold]")
+        show_results(run, config)
+        return
+    connect()
+    check_workers(config.scaling)
+    task = prepare_task(config, model, run)
+    train(task)
+    finish(task)
+    show_results(run, config)
+    console.print(f"Done in {time.monotonic() - started:.0f} s.")
+
+
+def prepare_task(config: TrainConfig, model: str, run: str) -> TrainTask:
+    """Features of both splits and all else that workers are told."""
+    storage_path = absolute_storage(config.storage_path)
+    train, dev = (
+        prepare_split(config.data, split, model, config.features, storage_path)
+        for split in SPLITS
+    )
+    for split, prepared in (("train", train), ("dev", dev)):
+        if not prepared.num_examples:
+            raise DataError("no usable question", f"data.{split}", "at least one")
+    write_rejections(run, (train, dev))
+    warn_shared_contexts(train, dev)
+    return TrainTask(config, model, train, dev, run, wants_gpu(config.scaling))
+
+
+def train(task: TrainTask) -> None:
+    """Run, or continue, the training on Ray Train."""
+    scaling = task.config.scaling
+    console.print(
+        f"Training on {scaling.num_workers} worker(s), "
+        f"{'a GPU' if task.use_gpu else f'{scaling.cpus_per_worker} CPU'} each; "
+        f"run folder [bold]{task.run}[/bold]"
+    )
+    resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if task.use_gpu else {})
+    TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        scaling_config=ScalingConfig(
+            num_workers=scaling.num_workers,
+            use_gpu=task.use_gpu,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=task.run,
+            failure_config=FailureConfig(
+                max_failures=scaling.max_failures, controller_failure_limit=3
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="f1"),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+        # The task only waits for the pipeline it starts, which asks for CPUs of its own.
+        validation_config=ValidationConfig(
+            fn=validate_checkpoint, ray_remote_kwargs={"num_cpus": 0}
+        ),
+    ).fit()
+
+
+def finish(task: TrainTask) -> None:
+    """Choose the best epoch by F1 and write the run's files; metrics.json comes last."""
+    config, run = task.config, task.run
+    num_epochs = config.train.num_epochs
+    best = best_epoch(run, num_epochs)
+    checkpoint = join(run, "checkpoints", epoch_name(best))
+    scoring = join(run, "scoring", epoch_name(best))
+    scores = score_prepared(
+        checkpoint,
+        task.dev,
+        out_folder=scoring,
+        decoding=config.decoding,
+        num_workers=config.scaling.num_workers,
+        use_gpu=task.use_gpu,
+    )
+    metrics = summarize(scores, task.dev, None)
+    threshold = metrics.get("null_threshold")
+    write_answers(run, task.dev, scoring=scoring, threshold=threshold)
+    save_model(
+        run,
+        checkpoint=checkpoint,
+        max_length=config.features.max_length,
+        doc_stride=config.features.doc_stride,
+        decoding=config.decoding,
+        null_threshold=threshold,
+    )
+    curve = write_events(run, num_epochs)
+    splits = (task.train, task.dev)
+    write_report(
+        run,
+        title=f"Run {config.run_name}",
+        metrics=metrics,
+        curve=curve,
+        rejections=sum_rejections(splits),
+    )
+    write_json(join(run, METRICS), {**metrics, "best_epoch": best})
+
+
+def best_epoch(run: str, num_epochs: int) -> int:
+    """The scored epoch with the highest F1 whose checkpoint is there; of equals, the first.
+
+    Where no score came through, the last epoch.
+    """
+    scored = [
+        (-figures["f1"], figures["epoch"])
+        for figures in read_curve(run, num_epochs)
+        if is_directory(join(run, "checkpoints", epoch_name(figures["epoch"])))
+    ]
+    return int(min(scored)[1]) if scored else num_epochs
+
+
+def write_events(run: str, num_epochs: int) -> list[dict[str, Any]]:
+    """metrics.jsonl, a line a step and a line a scored epoch; the learning curve of both."""
+    last = join(run, "checkpoints", epoch_name(num_epochs))
+    history = json.loads(read_bytes(join(last, HISTORY)))
+    scores = read_curve(run, num_epochs)
+    events = [{"event": "step", **step} for step in history]
+    events += [{"event": "score", **figures} for figures in scores]
+    write_json_lines(join(run, "metrics.jsonl"), events)
+    return learning_curve(history, scores)
+
+
+def sum_rejections(splits: Sequence[Prepared]) -> dict[str, int]:
+    """Rejected records by reason, over all splits."""
+    total: dict[str, int] = {}
+    for prepared in splits:
+        for reason, count in count_reasons(read_rejections(prepared)).items():
+            total[reason] = total.get(reason, 0) + count
+    return total
+
+
+def show_results(run: str, config: TrainConfig) -> None:
+    """The curve, the scores, where the files are and what to do next."""
+    curve = write_events(run, config.train.num_epochs)
+    metrics = json.loads(read_bytes(join(run, METRICS)))
+    show_curve(curve)
+    show_scores(metrics, "Best checkpoint on the dev data")
+    untrained = [row["f1"] for row in curve if row["epoch"] == 0]
+    if untrained and untrained[0] is not None:
+        console.print(
+            f"Dev F1 before training: [bold]{untrained[0]:.2f}[/bold], "
+            f"after: [bold]{metrics['f1']:.2f}[/bold]"
+        )
+    console.print(
+        f"\nResults: {run}\n"
+        "  predictions.json, nbest_predictions.json, metrics.json, report.html\n"
+        f"  model/  loads with AutoModelForQuestionAnswering.from_pretrained\n"
+        "Next:\n"
+        f'  python -m jobs.predict --model {run}/model --ask "…" --context FILE\n'
+        f"  python -m jobs.evaluate --model {run}/model --data.dev YOUR.json\n"
+        "  python -m jobs.train --run_name NAME --data.train … --data.dev …"
+    )
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,1 @@
+"""Stages of extractive question answering: read, tokenize, window, train, infer, decode, score."""

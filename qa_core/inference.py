@@ -1,0 +1,52 @@
+"""infer: features → start and end logits, one number a token, in feature order."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from qa_core.batching import PaddingRules, collate, feature_lengths
+
+TOKENS_PER_BATCH = 8192  # padded; bounds the memory of a forward pass
+
+
+def predict_logits(
+    model: nn.Module, features: pa.Table, *, rules: PaddingRules, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Start and end logits of every token of `features`, windows one after another, (tokens,).
+
+    Features are batched by length; padding never reaches the result.
+    """
+    lengths = feature_lengths(features)
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    start, end = np.empty((2, splits[-1]), np.float32)  # (tokens,)
+    model.eval()
+    with torch.inference_mode():
+        for rows in batches_by_length(lengths, tokens_per_batch=TOKENS_PER_BATCH):
+            batch = collate(features, rows, rules)
+            inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                outputs = model(**inputs)
+            is_real = batch.inputs["attention_mask"].numpy().astype(bool)  # (batch, length)
+            place = np.concatenate([np.arange(splits[row], splits[row + 1]) for row in rows])
+            start[place] = outputs.start_logits.float().cpu().numpy()[is_real]
+            end[place] = outputs.end_logits.float().cpu().numpy()[is_real]
+    return start, end
+
+
+def batches_by_length(
+    lengths: NDArray[np.int64], *, tokens_per_batch: int
+) -> list[NDArray[np.int64]]:
+    """Rows in batches of like lengths, longest first, each within a budget of padded tokens.
+
+    A feature longer than the budget is a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    first = 0
+    while first < len(order):
+        size = max(1, tokens_per_batch // max(1, int(lengths[order[first]])))
+        batches.append(order[first : first + size])
+        first += size
+    return batches

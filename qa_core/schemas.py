@@ -1,0 +1,72 @@
+"""The tables that travel between stages: column, type, unit and index convention, a line each.
+
+Characters are Unicode code points (indices into a Python `str`); character ends are half-open,
+token positions are inclusive.
+"""
+
+import pyarrow as pa
+
+ANSWERS = pa.struct(
+    [
+        ("text", pa.list_(pa.string())),  # accepted answers; empty: unanswerable
+        ("answer_start", pa.list_(pa.int32())),  # their first characters in the context
+    ]
+)
+
+EXAMPLES = pa.schema(
+    [
+        ("id", pa.string()),  # unique in a run
+        ("title", pa.string()),  # of the document; "" where the source has none
+        ("context", pa.string()),
+        ("question", pa.string()),
+        ("answers", ANSWERS),
+        ("source", pa.string()),  # the path or name the example was read from
+    ]
+)
+
+REJECTIONS = pa.schema(
+    [
+        ("source", pa.string()),  # the path or name the record was read from
+        ("record", pa.int64()),  # number of the record in its source, from 0, accepted ones counted
+        ("id", pa.string()),  # the record's id; "" where it has none
+        ("reason", pa.string()),  # a few fixed words, to count by
+        ("detail", pa.string()),  # where in the source, what was found and expected
+    ]
+)
+
+OFFSETS = pa.list_(pa.list_(pa.int32(), 2))
+
+FEATURES = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("window_index", pa.int32()),  # number of the window in its example, from 0
+        ("input_ids", pa.list_(pa.int32())),  # special tokens included, no padding
+        ("token_type_ids", pa.list_(pa.int8())),  # segment of each token
+        ("offset_mapping", OFFSETS),  # half-open characters of context tokens, (-1, -1) for others
+        ("start_positions", pa.int32()),  # token in the window; cls_index without the answer
+        ("end_positions", pa.int32()),  # token in the window, inclusive; cls_index likewise
+        ("cls_index", pa.int32()),  # token in the window that stands for "no answer"
+    ]
+)
+
+N_BEST = pa.struct(
+    [
+        ("text", pa.string()),  # "" for the null answer
+        ("start_char", pa.int32()),  # -1 for the null answer
+        ("end_char", pa.int32()),  # half-open; -1 for the null answer
+        ("score", pa.float32()),  # start logit + end logit
+        ("probability", pa.float32()),  # softmax of the scores over this list
+    ]
+)
+
+ANSWERED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),  # a slice of the context; "" for the null answer
+        ("start_char", pa.int32()),  # -1 for the null answer
+        ("end_char", pa.int32()),  # half-open; -1 for the null answer
+        ("score", pa.float32()),  # start logit + end logit; -inf where no window had a valid span
+        ("null_score", pa.float32()),  # smallest over windows of the logits at cls_index, summed
+        ("n_best", pa.list_(N_BEST)),  # best first
+    ]
+)

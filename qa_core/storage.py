@@ -1,0 +1,115 @@
+"""Reading and writing files by path or URI, through pyarrow's filesystems."""
+
+import posixpath
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from qa_core.errors import StorageError
+
+
+def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
+    """The filesystem that holds `uri` and the path in it.
+
+    A text without a scheme is a local path; `s3://`, `gs://` and what else pyarrow knows are URIs.
+    """
+    text = str(uri)
+    if "://" not in text:
+        return fs.LocalFileSystem(), str(Path(text).expanduser().absolute())
+    try:
+        filesystem, path = fs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(
+            f"cannot open this URI ({error})", text, "a path, s3://… or gs://…", "check the scheme"
+        ) from error
+    return filesystem, path
+
+
+def join(uri: str, *names: str) -> str:
+    """`uri` with `names` below it, separated by slashes."""
+    return posixpath.join(uri.rstrip("/") or "/", *names)
+
+
+def is_file(uri: str | Path) -> bool:
+    """Whether `uri` names a file."""
+    filesystem, path = locate(uri)
+    return bool(filesystem.get_file_info(path).type == fs.FileType.File)
+
+
+def is_directory(uri: str | Path) -> bool:
+    """Whether `uri` names a folder."""
+    filesystem, path = locate(uri)
+    return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
+
+
+def list_files(uri: str | Path) -> list[str]:
+    """The file `uri` itself, or all files below the folder `uri`, sorted."""
+    filesystem, path = locate(uri)
+    if filesystem.get_file_info(path).type == fs.FileType.File:
+        return [str(uri)]
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    below = sorted(info.path for info in found if info.type == fs.FileType.File)
+    return [join(str(uri), posixpath.relpath(file, path)) for file in below]
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """The whole content of a file; `StorageError` where it is missing or cannot be read."""
+    filesystem, path = locate(uri)
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except FileNotFoundError as error:
+        raise StorageError(
+            "no such file", str(uri), "an existing file", "check the path (it is taken from "
+            f"{Path.cwd()} when relative)"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error})", str(uri), "a readable file") from error
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file, so that a reader sees the old content or the new, never a part.
+
+    Folders above it are made. `StorageError` where that is not possible.
+    """
+    filesystem, path = locate(uri)
+    partial = f"{path}.{uuid.uuid4().hex}.partial"
+    try:
+        filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        with filesystem.open_output_stream(partial) as stream:
+            stream.write(content)
+        filesystem.move(partial, path)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error})", uri, "a writable place", "choose another storage_path"
+        ) from error
+
+
+def check_writable(uri: str) -> None:
+    """Raise `StorageError` unless a file can be written below `uri`, which is made if missing."""
+    probe = join(uri, f".writable-{uuid.uuid4().hex}")
+    write_bytes(probe, b"")
+    filesystem, path = locate(probe)
+    filesystem.delete_file(path)
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write `table` as one uncompressed Arrow file (it can be mapped into memory), whole or not."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    write_bytes(uri, memoryview(sink.getvalue()))
+
+
+def read_table(uri: str) -> pa.Table:
+    """The table of an Arrow file: mapped, not loaded, where the file is local."""
+    filesystem, path = locate(uri)
+    try:
+        if isinstance(filesystem, fs.LocalFileSystem):
+            return pa.ipc.open_file(pa.memory_map(path)).read_all()
+        with filesystem.open_input_file(path) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StorageError(f"cannot be read ({error})", uri, "an Arrow file") from error
