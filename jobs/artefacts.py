@@ -130,9 +130,7 @@ def write_report(run: str, **content: Any) -> None:
     write_bytes(join(run, "report.html"), render_report(config=config, **content).encode())
 
 
-def _answer_shards(
-    prepared: Prepared, scoring: str, threshold: float | None
-) -> Iterator[pa.Table]:
+def _answer_shards(prepared: Prepared, scoring: str, threshold: float | None) -> Iterator[pa.Table]:
     for shard in prepared.shards:
         answers = read_table(shard_file(scoring, "answers", shard))
         yield answers if threshold is None else apply_null_threshold(answers, threshold)

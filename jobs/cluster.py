@@ -1,5 +1,6 @@
 """Connecting to Ray, and whether the cluster has what a configuration asks for."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.data
 from rich.console import Console
 
 from jobs.configuration import ScalingSettings
@@ -18,7 +20,6 @@ console = Console(soft_wrap=True, highlight=False)
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a checkpoint counts once the controller saw it
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker shows twice
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; silences its notice
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",  # Ray has a process for every core already
@@ -71,6 +72,15 @@ def connect() -> None:
         log_to_driver=True,
         runtime_env={"env_vars": {name: os.environ[name] for name in _ENVIRONMENT}},
     )
+    quiet_data(has_bars=sys.stdout.isatty())
+
+
+def quiet_data(*, has_bars: bool) -> None:
+    """Ray Data's progress bars on a terminal, and none of its notices."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = has_bars
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def absolute_storage(storage_path: str) -> str:

@@ -1,6 +1,6 @@
 """Evaluation: a trained model and a data set → predictions and official scores.
 
-    python -m jobs.evaluate --model runs/demo/model --data.dev dev.json --run_name dev-scores
+python -m jobs.evaluate --model runs/demo/model --data.dev dev.json --run_name dev-scores
 """
 
 import time
@@ -89,9 +89,7 @@ def window_settings(config: EvaluateConfig, stored: dict[str, Any]) -> FeatureSe
     )
 
 
-def _threshold_origin(
-    given: float | None, stored: dict[str, Any], metrics: dict[str, Any]
-) -> str:
+def _threshold_origin(given: float | None, stored: dict[str, Any], metrics: dict[str, Any]) -> str:
     """In words, where the null threshold came from."""
     if "null_threshold" not in metrics:
         return "Null threshold: none; the best span is given for every question (v1.1)."

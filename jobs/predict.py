@@ -1,6 +1,6 @@
 """Answering: one question about one text, typed on the command line.
 
-    python -m jobs.predict --ask "When was the bridge opened?" --context bridge.txt
+python -m jobs.predict --ask "When was the bridge opened?" --context bridge.txt
 """
 
 import sys

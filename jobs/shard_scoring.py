@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray
 import torch
 
+from jobs.cluster import quiet_data
 from jobs.configuration import DecodingSettings
 from jobs.prepared import Prepared, cached_tokenizer, load_prepared, shard_file
 from qa_core.batching import padding_rules
@@ -100,8 +101,6 @@ def score_prepared(
     done = join(out_folder, SCORES)
     if is_file(done):
         return scores_from_table(read_table(done))
-    context = ray.data.DataContext.get_current()
-    context.print_on_execution_start = False
     shards = [{"shard": shard} for shard in prepared.shards]
     logits = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
         ShardInference,
@@ -158,7 +157,7 @@ def validate_checkpoint(
     prepared = load_prepared(prepared_folder)
     if prepared is None:
         raise StorageError("prepared data is gone", prepared_folder, "its manifest.json")
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    quiet_data(has_bars=False)
     scores = score_prepared(
         join(run, "checkpoints", name),
         prepared,

@@ -8,11 +8,11 @@ becomes `storage_path/run_name/model`. Run again with the same name, it continue
 """
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -80,15 +80,16 @@ def prepare_task(config: TrainConfig, model: str, run: str) -> TrainTask:
     """Features of both splits and all else that workers are told."""
     storage_path = absolute_storage(config.storage_path)
     train, dev = (
-        prepare_split(config.data, split, model, config.features, storage_path)
-        for split in SPLITS
+        prepare_split(config.data, split, model, config.features, storage_path) for split in SPLITS
     )
     for split, prepared in (("train", train), ("dev", dev)):
         if not prepared.num_examples:
             raise DataError("no usable question", f"data.{split}", "at least one")
     write_rejections(run, (train, dev))
     warn_shared_contexts(train, dev)
-    return TrainTask(config, model, train, dev, run, wants_gpu(config.scaling))
+    return TrainTask(
+        config, model, train, dev, run, wants_gpu(config.scaling), is_terminal=sys.stdout.isatty()
+    )
 
 
 def train(task: TrainTask) -> None:

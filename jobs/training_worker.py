@@ -1,8 +1,10 @@
 """What each training process of `jobs.train` does: feed the loop, report its checkpoints."""
 
 import json
+import logging
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from qa_core.batching import padding_rules
 from qa_core.training import EpochDone, Process, StepDone, Trainer, TrainingSettings, load_model
 
 HISTORY = "history.json"
+SECONDS_OF_BAR = 0.5
+SECONDS_OF_LINE = 15.0
 COLUMNS = ("example_id", "input_ids", "token_type_ids", "start_positions", "end_positions")
 
 
@@ -33,11 +37,13 @@ class TrainTask:
     dev: Prepared
     run: str  # folder or URI of the run
     use_gpu: bool
+    is_terminal: bool  # whether a person watches, so that a progress bar can be drawn
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Train on one of the processes, from the last checkpoint where there is one."""
     task: TrainTask = arguments["task"]
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # each report would be a line
     set_threads(task.config.scaling.threads_per_worker)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -52,14 +58,19 @@ def train_from(task: TrainTask, folder: Path | None) -> None:
     trainer = make_trainer(task, folder)
     history = json.loads((folder / HISTORY).read_text()) if folder else []
     done = epoch_of(folder)
-    bar = progress_bar(trainer)
+    is_shown = trainer.process.rank == 0
+    progress = (
+        Progress(trainer.num_steps, trainer.step, is_bar=task.is_terminal) if is_shown else None
+    )
     for event in trainer.run():
         if isinstance(event, StepDone):
             history.append(asdict(event))
-            show_step(bar, event)
+            if progress:
+                progress.show(event)
         elif event.epoch > done and (event.epoch or task.config.train.score_untrained):
             report_epoch(task, trainer, event, history)
-    bar.close()
+    if progress:
+        progress.close()
 
 
 def make_trainer(task: TrainTask, folder: Path | None) -> Trainer:
@@ -101,7 +112,8 @@ def report_epoch(
     task: TrainTask, trainer: Trainer, event: EpochDone, history: list[dict[str, Any]]
 ) -> None:
     """Hand a checkpoint to Ray Train, which has it scored while the next steps run."""
-    metrics = {"epoch": event.epoch, "step": event.step}
+    # Until it is scored, a checkpoint ranks below every scored one.
+    metrics = {"epoch": event.epoch, "step": event.step, "f1": -1.0}
     name = epoch_name(event.epoch)
     if trainer.process.rank != 0:
         ray.train.report(metrics, checkpoint_dir_name=name)
@@ -145,29 +157,31 @@ def set_threads(threads_per_worker: int | None) -> None:
     torch.set_num_threads(threads_per_worker or max(1, share))
 
 
-def progress_bar(trainer: Trainer) -> Any:
-    """A bar over all steps, shown by rank 0 on the driver's terminal."""
-    is_shown = trainer.process.rank == 0
-    bar = tqdm_ray.tqdm(total=trainer.num_steps, desc="train", position=0) if is_shown else None
-    if bar:
-        bar.update(trainer.step)
-    return bar or NoBar()
+class Progress:
+    """How far rank 0 is: a bar on a terminal, now and then a line in a log."""
 
+    def __init__(self, num_steps: int, step: int, *, is_bar: bool) -> None:
+        self.shown = time.monotonic()
+        self.bar = tqdm_ray.tqdm(total=num_steps, desc="train") if is_bar else None
+        if self.bar:
+            self.bar.update(step)
+        self.step = step
 
-class NoBar:
-    """The bar of ranks that show none."""
-
-    def update(self, count: int) -> None:
-        """Show nothing."""
-
-    def set_description(self, text: str) -> None:
-        """Show nothing."""
+    def show(self, event: StepDone) -> None:
+        """Tell of a step, unless the last one told of is too recent."""
+        interval = SECONDS_OF_BAR if self.bar else SECONDS_OF_LINE
+        if time.monotonic() - self.shown < interval and event.step < event.num_steps:
+            return
+        self.shown = time.monotonic()
+        text = f"epoch {event.epoch:.2f} loss {event.loss:.3f} lr {event.learning_rate:.1e}"
+        if self.bar:
+            self.bar.set_description(f"train {text}")
+            self.bar.update(event.step - self.step)
+        else:
+            print(f"step {event.step}/{event.num_steps} {text}", flush=True)
+        self.step = event.step
 
     def close(self) -> None:
-        """Show nothing."""
-
-
-def show_step(bar: Any, event: StepDone) -> None:
-    """Move the bar on."""
-    bar.set_description(f"train epoch {event.epoch:.2f} loss {event.loss:.3f}")
-    bar.update(1)
+        """Remove the bar."""
+        if self.bar:
+            self.bar.close()

@@ -99,9 +99,7 @@ class Answerer:
         return (0.0 if stored is None else float(stored)) if is_handled else None
 
 
-def _examples(
-    question: str | Sequence[str], context: str | Sequence[str]
-) -> tuple[pa.Table, bool]:
+def _examples(question: str | Sequence[str], context: str | Sequence[str]) -> tuple[pa.Table, bool]:
     """Examples of one or many questions; one context may serve many questions."""
     is_single = isinstance(question, str) and isinstance(context, str)
     questions = [question] if isinstance(question, str) else list(question)

@@ -95,7 +95,9 @@ def feature_lengths(features: pa.Table) -> NDArray[np.int64]:
     return np.asarray(pc.list_value_length(features["input_ids"])).astype(np.int64)
 
 
-def collate(features: pa.Table, rows: Sequence[int] | NDArray[np.int64], rules: PaddingRules) -> Batch:
+def collate(
+    features: pa.Table, rows: Sequence[int] | NDArray[np.int64], rules: PaddingRules
+) -> Batch:
     """The features at `rows` as tensors, padded to the longest of them."""
     picked = features.take(pa.array(np.asarray(rows, np.int64)))
     ids = picked["input_ids"].combine_chunks()

@@ -250,7 +250,9 @@ def _reference_candidates(windows: Windows, n_best: int, max_answer_length: int)
         ends = np.argsort(end_logits)[-1 : -n_best - 1 : -1]
         start, end = np.repeat(starts, len(ends)), np.tile(ends, len(starts))
         is_valid = (end >= start) & (end - start < max_answer_length)
-        is_valid &= (windows.offsets[begin + start, 0] >= 0) & (windows.offsets[begin + end, 0] >= 0)
+        is_valid &= (windows.offsets[begin + start, 0] >= 0) & (
+            windows.offsets[begin + end, 0] >= 0
+        )
         start, end = start[is_valid], end[is_valid]
         parts.append(
             Candidates(
@@ -268,9 +270,7 @@ def _reference_candidates(windows: Windows, n_best: int, max_answer_length: int)
     )
 
 
-def _rank(
-    found: Candidates, null_scores: NDArray[np.float32] | None, n_best: int
-) -> Candidates:
+def _rank(found: Candidates, null_scores: NDArray[np.float32] | None, n_best: int) -> Candidates:
     """The n_best of each example, best first, sorted by example; the null answer has -1.
 
     The sort is stable, so candidates of equal score keep the order in which they come. The null
@@ -301,7 +301,9 @@ def _answers_table(
     texts = [
         contexts[row][start:end] if start >= 0 else ""
         for row, start, end in zip(
-            ranked.example.tolist(), ranked.start_char.tolist(), ranked.end_char.tolist(),
+            ranked.example.tolist(),
+            ranked.start_char.tolist(),
+            ranked.end_char.tolist(),
             strict=True,
         )
     ]

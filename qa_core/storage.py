@@ -62,8 +62,10 @@ def read_bytes(uri: str | Path) -> bytes:
             return bytes(stream.read())
     except FileNotFoundError as error:
         raise StorageError(
-            "no such file", str(uri), "an existing file", "check the path (it is taken from "
-            f"{Path.cwd()} when relative)"
+            "no such file",
+            str(uri),
+            "an existing file",
+            f"check the path (it is taken from {Path.cwd()} when relative)",
         ) from error
     except OSError as error:
         raise StorageError(f"cannot be read ({error})", str(uri), "a readable file") from error

@@ -102,7 +102,9 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(state.encode()).hexdigest()
 
 
-def encode_distinct(backend: Tokenizer, column: pa.ChunkedArray) -> tuple[Tokens, NDArray[np.int64]]:
+def encode_distinct(
+    backend: Tokenizer, column: pa.ChunkedArray
+) -> tuple[Tokens, NDArray[np.int64]]:
     """Tokens of the distinct texts of `column` and, for each row, the number of its text.
 
     Distinct texts are in order of first appearance; each is encoded once.

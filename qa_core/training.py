@@ -106,7 +106,9 @@ class Trainer:
         )
         self.num_steps = self.steps_per_epoch * settings.num_epochs
         self.optimizer = torch.optim.AdamW(
-            decay_groups(self.model, settings.weight_decay), lr=settings.learning_rate
+            decay_groups(self.model, settings.weight_decay),
+            lr=settings.learning_rate,
+            fused=True,
         )
         self.schedule = get_scheduler(
             "linear",

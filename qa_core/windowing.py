@@ -76,9 +76,7 @@ def plan_windows(
     return Windows(example, index, start, length)
 
 
-def concatenated_ranges(
-    starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """The numbers starts[i] to starts[i] + lengths[i] - 1, one range after another.
 
     >>> concatenated_ranges(np.array([5, 0]), np.array([2, 3])).tolist()

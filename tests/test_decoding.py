@@ -44,9 +44,7 @@ def by_example(
 @pytest.mark.parametrize("null_threshold", [None, 0.0, -2.0])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_reference_mode_equals_run_qa(
-    seed: int, ties: bool, null_threshold: float | None
-) -> None:
+def test_reference_mode_equals_run_qa(seed: int, ties: bool, null_threshold: float | None) -> None:
     """Same texts, n-best lists, probabilities and null scores, also where scores tie."""
     examples, features, start, end = case(seed, ties=ties)
     answers = decode_answers(
@@ -62,9 +60,7 @@ def test_reference_mode_equals_run_qa(
         reference_answers(
             *group, context, n_best=20, max_answer_length=7, null_threshold=null_threshold
         )
-        for group, context in zip(
-            by_example(examples, features, start, end), CONTEXTS, strict=True
-        )
+        for group, context in zip(by_example(examples, features, start, end), CONTEXTS, strict=True)
     ]
     assert len(answers) == len(CONTEXTS)
     for answer, (text, best, null_score) in zip(answers, expected, strict=True):

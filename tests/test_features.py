@@ -62,9 +62,7 @@ def test_features_equal_the_tokenizers_own_overflow(
     family: str, max_length: int, doc_stride: int
 ) -> None:
     """Ids, segments, offsets, labels and order, for right- and left-padded families."""
-    compared = assert_equals_reference(
-        long_rows(), tokenizer_of(family), max_length, doc_stride
-    )
+    compared = assert_equals_reference(long_rows(), tokenizer_of(family), max_length, doc_stride)
     assert compared >= len(long_rows())
 
 
@@ -102,9 +100,7 @@ def test_every_context_token_is_in_a_window_and_none_is_padding(family: str) -> 
     features = build_features(
         make_examples(rows), tokenizer=tokenizer, max_length=64, doc_stride=16
     ).to_pylist()
-    encoded = tokenizer(
-        rows[0]["context"], add_special_tokens=False, return_offsets_mapping=True
-    )
+    encoded = tokenizer(rows[0]["context"], add_special_tokens=False, return_offsets_mapping=True)
     all_offsets = {tuple(pair) for pair in encoded["offset_mapping"]}
     seen = {tuple(pair) for f in features for pair in f["offset_mapping"]} - {(-1, -1)}
     assert len(features) > 3
@@ -114,9 +110,13 @@ def test_every_context_token_is_in_a_window_and_none_is_padding(family: str) -> 
 
 def test_label_of_an_answer_in_the_last_token_stays_in_the_context() -> None:
     """run_qa's walk runs on into special tokens and padding when the answer ends the window."""
-    examples = make_examples([{"context": "the bridge", "question": "What?", "answers": [("bridge", 4)]}])
+    examples = make_examples(
+        [{"context": "the bridge", "question": "What?", "answers": [("bridge", 4)]}]
+    )
     tokenizer = tokenizer_of("wordpiece")
-    feature = build_features(examples, tokenizer=tokenizer, max_length=64, doc_stride=8).to_pylist()[0]
+    feature = build_features(
+        examples, tokenizer=tokenizer, max_length=64, doc_stride=8
+    ).to_pylist()[0]
     offsets = feature["offset_mapping"]
     assert offsets[feature["start_positions"]][0] == 4
     assert offsets[feature["end_positions"]][1] == 10
@@ -161,15 +161,15 @@ def test_a_question_that_leaves_no_room_names_the_example() -> None:
     row = {"context": " ".join(TEXTS), "question": "who " * 60}
     examples = make_examples([{"context": "a", "question": "b"}, row])
     with pytest.raises(DataError, match=r"example q1: question leaves no room.*max_length 64 - "):
-        build_features(
-            examples, tokenizer=tokenizer_of("wordpiece"), max_length=64, doc_stride=8
-        )
+        build_features(examples, tokenizer=tokenizer_of("wordpiece"), max_length=64, doc_stride=8)
 
 
 def test_max_length_above_the_models_is_refused() -> None:
     """The tokenizer's limit and the position table both count."""
     tokenizer = tokenizer_of("wordpiece")
-    config = type("Config", (), {"max_position_embeddings": 130, "model_type": "roberta", "pad_token_id": 1})
+    config = type(
+        "Config", (), {"max_position_embeddings": 130, "model_type": "roberta", "pad_token_id": 1}
+    )
     check_max_length(128, tokenizer=tokenizer, model_config=config)
     with pytest.raises(ModelError, match="max_length 129 is above the model's 128"):
         check_max_length(129, tokenizer=tokenizer, model_config=config)

@@ -44,7 +44,9 @@ def answers_of(texts: list[str], odds: list[float]) -> pa.Table:
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.lists(answer_texts, max_size=3), answer_texts), min_size=1, max_size=8))
+@given(
+    st.lists(st.tuples(st.lists(answer_texts, max_size=3), answer_texts), min_size=1, max_size=8)
+)
 def test_scores_equal_the_official_rules(cases: list[tuple[list[str], str]]) -> None:
     """Articles, punctuation, Unicode, empty gold: figure for figure."""
     golds = [gold for gold, _ in cases]
@@ -96,7 +98,9 @@ def random_case(seed: int) -> tuple[list[list[str]], list[str], list[float]]:
     """Golds, best spans and coarse odds, so that some tie."""
     random = np.random.default_rng(seed)
     words = ["red", "red fox", "blue", "green tree", "tree"]
-    golds: list[list[str]] = [[] if random.random() < 0.4 else [str(random.choice(words))] for _ in range(30)]
+    golds: list[list[str]] = [
+        [] if random.random() < 0.4 else [str(random.choice(words))] for _ in range(30)
+    ]
     texts = [str(random.choice(words)) for _ in golds]
     return golds, texts, [float(random.integers(-4, 5)) for _ in golds]
 
@@ -118,7 +122,9 @@ def test_summary_equals_the_scores_of_the_written_predictions(seed: int) -> None
     golds, texts, odds = random_case(seed)
     examples = examples_of(golds)
     scores = score_answers(answers_of(texts, odds), examples)
-    predictions = {f"q{n}": "" if o > 0.0 else t for n, (t, o) in enumerate(zip(texts, odds, strict=True))}
+    predictions = {
+        f"q{n}": "" if o > 0.0 else t for n, (t, o) in enumerate(zip(texts, odds, strict=True))
+    }
     written = score_predictions(
         predictions, examples, null_odds={f"q{n}": o for n, o in enumerate(odds)}
     )
