@@ -8,7 +8,6 @@ two cores. No peer's result is kept from an earlier run.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -55,7 +54,7 @@ def main(
             "--run_name=benchmark",
         ]
         ours = run_ours(settings, Path(folder, "runs", "benchmark"))
-        peer = json.loads(run([sys.executable, "-m", "benchmarks.plain_loop", *settings])[0])
+        peer = run_peer(settings)
     show(ours, peer)
     if json_file:
         figures = {
@@ -66,7 +65,9 @@ def main(
 
 def run_ours(settings: list[str], folder: Path) -> dict[str, Any]:
     """Scores and whole-process time of `jobs.train`."""
-    _, seconds = run([sys.executable, "-m", "jobs.train", *settings])
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "jobs.train", *settings], check=True)
+    seconds = time.monotonic() - started
     metrics = json.loads((folder / "metrics.json").read_text())
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     events = list(lines)
@@ -85,13 +86,13 @@ def run_ours(settings: list[str], folder: Path) -> dict[str, Any]:
     }
 
 
-def run(command: list[str]) -> tuple[str, float]:
-    """Last line of a command's output, and its seconds."""
+def run_peer(settings: list[str]) -> dict[str, Any]:
+    """Scores of the plain loop and its whole-process time."""
     started = time.monotonic()
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=dict(os.environ)
-    )
-    return done.stdout.strip().splitlines()[-1], time.monotonic() - started
+    command = [sys.executable, "-m", "benchmarks.plain_loop", *settings]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return {**result, "seconds": time.monotonic() - started}
 
 
 def first_questions(file: str, count: int) -> dict[str, Any]:
@@ -119,4 +120,4 @@ def show(ours: dict[str, Any], peer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    auto_cli(main, as_positional=False)
