@@ -268,8 +268,7 @@ def _unknown_key(message: str) -> str | None:
 
 def _valid_keys(kind: type[Any]) -> list[str]:
     defaults = _parser(kind).get_defaults(skip_validation=True)
-    keys = [name for name in defaults.keys() if name not in ("config", "print_config")]
-    return keys
+    return [name for name in defaults.keys() if name not in ("config", "print_config")]  # noqa: SIM118 - no dict: iterating a Namespace gives its groups
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str:

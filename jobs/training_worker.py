@@ -58,10 +58,9 @@ def train_from(task: TrainTask, folder: Path | None) -> None:
     trainer = make_trainer(task, folder)
     history = json.loads((folder / HISTORY).read_text()) if folder else []
     done = epoch_of(folder)
-    is_shown = trainer.process.rank == 0
-    progress = (
-        Progress(trainer.num_steps, trainer.step, is_bar=task.is_terminal) if is_shown else None
-    )
+    progress = None
+    if trainer.process.rank == 0:
+        progress = Progress(trainer.num_steps, trainer.step, is_bar=task.is_terminal)
     for event in trainer.run():
         if isinstance(event, StepDone):
             history.append(asdict(event))

@@ -98,7 +98,8 @@ def null_odds(answers: pa.Table) -> NDArray[np.float64]:
     """
     score = answers["score"].to_numpy().astype(np.float64)
     odds = answers["null_score"].to_numpy().astype(np.float64) - score
-    return np.minimum(odds, float(np.finfo(np.float32).max))
+    largest = float(np.finfo(np.float32).max)
+    return np.asarray(np.minimum(odds, largest), np.float64)
 
 
 def _check_settings(n_best: int, max_answer_length: int, mode: str) -> None:
@@ -144,7 +145,7 @@ def _example_rows(features: pa.Table, examples: pa.Table) -> NDArray[np.int64]:
     if rows.null_count:
         stray = features["example_id"].filter(pc.is_null(rows))[0].as_py()
         raise DataError("is not among the examples", f"feature of example {stray}")
-    example = rows.to_numpy().astype(np.int64)
+    example: NDArray[np.int64] = rows.to_numpy().astype(np.int64)
     missing = np.flatnonzero(np.bincount(example, minlength=len(examples)) == 0)
     if len(missing):
         name = examples["id"][int(missing[0])].as_py()
@@ -214,8 +215,8 @@ def _best_pairs(
     start[is_token] = np.where(is_context, windows.start_logits[token], -np.inf)
     end[:, :longest][is_token] = np.where(is_context, windows.end_logits[token], -np.inf)
     scores = np.empty((len(rows), widths, longest), np.float32)
-    for width in range(widths):  # the pair (i, i + width), a band of the matrix of all pairs
-        np.add(start, end[:, width : width + longest], out=scores[:, width])
+    for apart in range(widths):  # the pairs (i, i + apart), a band of the matrix of all pairs
+        np.add(start, end[:, apart : apart + longest], out=scores[:, apart])
     flat = scores.reshape(len(rows), -1)
     kept = min(n_best, flat.shape[1])
     least = np.partition(flat, flat.shape[1] - kept, axis=1)[:, flat.shape[1] - kept]
@@ -249,10 +250,9 @@ def _reference_candidates(windows: Windows, n_best: int, max_answer_length: int)
         starts = np.argsort(start_logits)[-1 : -n_best - 1 : -1]
         ends = np.argsort(end_logits)[-1 : -n_best - 1 : -1]
         start, end = np.repeat(starts, len(ends)), np.tile(ends, len(starts))
+        is_context = windows.offsets[begin:stop, 0] >= 0
         is_valid = (end >= start) & (end - start < max_answer_length)
-        is_valid &= (windows.offsets[begin + start, 0] >= 0) & (
-            windows.offsets[begin + end, 0] >= 0
-        )
+        is_valid &= is_context[start] & is_context[end]
         start, end = start[is_valid], end[is_valid]
         parts.append(
             Candidates(
@@ -356,4 +356,4 @@ def _softmax_within(
     exponents = np.exp(score - largest[example])
     sums = np.zeros(len(counts), np.float64)
     np.add.at(sums, example, exponents)
-    return (exponents / sums[example]).astype(np.float32)
+    return np.asarray(exponents / sums[example], np.float32)

@@ -36,7 +36,7 @@ class Record:
     problem: str = ""
 
 
-class _Rejected(Exception):
+class _RejectedError(Exception):
     """Leaves the checks of one record, with the reason and the detail."""
 
 
@@ -74,7 +74,7 @@ def read_source(source: str) -> tuple[pa.Table, pa.Table, list[int]]:
         try:
             examples.append(check_record(record) | {"source": source})
             numbers.append(number)
-        except _Rejected as rejected:
+        except _RejectedError as rejected:
             reason, detail = rejected.args
             rejections.append(
                 {
@@ -145,18 +145,18 @@ def check_rejected_fraction(rejections: pa.Table, *, num_read: int, max_fraction
 
 
 def check_record(record: Record) -> dict[str, Any]:
-    """The example of a record; `_Rejected` with reason and detail where it cannot be used."""
+    """The example of a record; `_RejectedError` with reason and detail where it cannot be used."""
     if record.problem:
-        raise _Rejected("malformed record", record.problem)
+        raise _RejectedError("malformed record", record.problem)
     fields = record.fields
     example_id = _id_text(fields.get("id"))
     if not example_id:
-        raise _Rejected("missing id", f"id is {fields.get('id')!r}, expected a text")
+        raise _RejectedError("missing id", f"id is {fields.get('id')!r}, expected a text")
     for name in ("context", "question"):
         if not isinstance(fields.get(name), str) or not fields[name].strip():
-            raise _Rejected(f"missing {name}", f"{name} is {_short(fields.get(name))}")
+            raise _RejectedError(f"missing {name}", f"{name} is {_short(fields.get(name))}")
         if not _is_encodable(fields[name]):
-            raise _Rejected("invalid Unicode", f"{name} holds half of a surrogate pair")
+            raise _RejectedError("invalid Unicode", f"{name} holds half of a surrogate pair")
     answers = _check_answers(fields, fields["context"])
     title = fields.get("title")
     return {
@@ -173,9 +173,9 @@ def _check_answers(fields: Mapping[str, Any], context: str) -> dict[str, list[An
     answers = fields.get("answers")
     answers = [] if answers is None else answers
     if not isinstance(answers, list):
-        raise _Rejected("malformed answers", f"answers is {_short(answers)}, expected a list")
+        raise _RejectedError("malformed answers", f"answers is {_short(answers)}, expected a list")
     if fields.get("is_impossible") is True and answers:
-        raise _Rejected("contradictory answers", "is_impossible is true, yet it has answers")
+        raise _RejectedError("contradictory answers", "is_impossible is true, yet it has answers")
     for number, answer in enumerate(answers):
         _check_answer(answer, f"answers[{number}]", context)
     return {
@@ -189,12 +189,14 @@ def _check_answer(answer: Any, place: str, context: str) -> None:
     start = answer.get("answer_start") if isinstance(answer, dict) else None
     if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
         expected = '{"text": …, "answer_start": …}'
-        raise _Rejected("malformed answers", f"{place} is {_short(answer)}, expected {expected}")
+        raise _RejectedError(
+            "malformed answers", f"{place} is {_short(answer)}, expected {expected}"
+        )
     if not text:
-        raise _Rejected("empty answer", f"{place} has no text")
+        raise _RejectedError("empty answer", f"{place} has no text")
     found = context[start : start + len(text)] if start >= 0 else ""
     if found != text:
-        raise _Rejected(
+        raise _RejectedError(
             "answer not at answer_start",
             f"{place}: expected {_short(text)} at character {start}, found {_short(found)}",
         )

@@ -71,7 +71,7 @@ def read_bytes(uri: str | Path) -> bytes:
         raise StorageError(f"cannot be read ({error})", str(uri), "a readable file") from error
 
 
-def write_bytes(uri: str, content: bytes) -> None:
+def write_bytes(uri: str, content: bytes | memoryview) -> None:
     """Write a whole file, so that a reader sees the old content or the new, never a part.
 
     Folders above it are made. `StorageError` where that is not possible.

@@ -116,7 +116,7 @@ def encode_distinct(
 
 def encode_texts(backend: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Tokens of `texts`, in their order, without special tokens."""
-    parts = []
+    parts: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
     for first in range(0, len(texts), TEXTS_PER_CALL):
         batch = list(texts[first : first + TEXTS_PER_CALL])
         encodings = backend.encode_batch(batch, add_special_tokens=False)

@@ -181,7 +181,7 @@ def test_bad_logits_are_named_not_decoded() -> None:
     broken[len(features["input_ids"][0]) + 2] = np.nan
     with pytest.raises(ModelError, match="example q0, window 1: logits that are no finite"):
         decode_answers(features, broken, end, examples=examples)
-    with pytest.raises(DataError, match="Expected: .* one a token"):
+    with pytest.raises(DataError, match=r"Expected: .* one a token"):
         decode_answers(features, start[:-1], end, examples=examples)
     with pytest.raises(DataError, match="feature of example q1: is not among the examples"):
         decode_answers(features, start, end, examples=examples.slice(0, 1))

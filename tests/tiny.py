@@ -59,6 +59,7 @@ def _wordpiece(*, lowercase: bool) -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         model_max_length=512,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 
@@ -107,6 +108,7 @@ def _unigram(*, is_left: bool) -> PreTrainedTokenizerFast:
         sep_token="<sep>",
         padding_side="left" if is_left else "right",
         model_max_length=512,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 
