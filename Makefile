@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: .venv/demo  ## train the embedded default through Ray and score it
 	$(BIN)/python -m jobs.train
 
-test: .venv/test  ## lint, types, import rules and all tests
-	.ci/run
+test:  ## lint, types, import rules and all tests
+	PYTHON=$(PYTHON) .ci/run
 
 lint: .venv/test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -65,13 +65,11 @@ def connect() -> None:
     """Join the cluster of this job or this machine; without one, start Ray here."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if ray.is_initialized():
-        return
-    ray.init(
-        logging_level="warning",
-        log_to_driver=True,
-        runtime_env={"env_vars": {name: os.environ[name] for name in _ENVIRONMENT}},
-    )
+    if not ray.is_initialized():
+        ray.init(
+            logging_level="warning",
+            runtime_env={"env_vars": {name: os.environ[name] for name in _ENVIRONMENT}},
+        )
     quiet_data(has_bars=sys.stdout.isatty())
 
 

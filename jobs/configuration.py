@@ -241,7 +241,7 @@ def _config_error(message: str, kind: type[Any], arguments: Sequence[str]) -> Co
     text = " ".join(message.split())
     if unknown is None:
         return ConfigError(text, "configuration", remedy="see --help for every key and its type")
-    keys = ["config", *_valid_keys(kind)]
+    keys = ["config", *valid_keys(kind)]
     return ConfigError(
         f"unknown key {unknown!r}",
         where="configuration",
@@ -266,7 +266,8 @@ def _unknown_key(message: str) -> str | None:
     return None
 
 
-def _valid_keys(kind: type[Any]) -> list[str]:
+def valid_keys(kind: type[Any]) -> list[str]:
+    """Dotted keys that a configuration takes."""
     defaults = _parser(kind).get_defaults(skip_validation=True)
     return [name for name in defaults.keys() if name not in ("config", "print_config")]  # noqa: SIM118 - no dict: iterating a Namespace gives its groups
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
+from transformers.utils.logging import disable_progress_bar
 
 from jobs.cluster import console, run_job
 from jobs.configuration import PredictConfig, parse_config
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the best answers, with their probabilities and characters."""
     config = parse_config(PredictConfig, arguments)
     context = read_context(config.context)
+    disable_progress_bar()  # of the weights, which load in a blink
     answerer = Answerer.from_pretrained(resolve_model(config.model))
     found = answerer(question=config.ask, context=context, top_k=max(2, config.top_k))
     table = Table(title=Text(config.ask), title_justify="left")  # Text: no markup is read

@@ -1,0 +1,414 @@
+"""The jobs end to end on a local Ray, with a tiny model and a small part of the demo's data."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from jobs import evaluate, predict, prepare, train
+from jobs.artefacts import QA_SETTINGS
+from jobs.configuration import FeatureSettings
+from jobs.prepared import load_prepared, read_features, read_rejections
+from qa_core.answering import Answerer
+from qa_core.demo_corpus import generate_corpus
+from qa_core.errors import ConfigError, DataError, QAError, ResourceError
+from qa_core.features import build_features
+from qa_core.reading import read_examples
+from qa_core.schemas import FEATURES
+from qa_core.scoring import score_predictions
+from qa_core.tokenizing import load_tokenizer
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+ARTEFACTS = {
+    "checkpoints",
+    "config.yaml",
+    "metrics.json",
+    "metrics.jsonl",
+    "model",
+    "nbest_predictions.json",
+    "null_odds.json",
+    "predictions.json",
+    "rejections.jsonl",
+    "report.html",
+    "scoring",
+}
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write a SQuAD document; its path as text."""
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Train (80 questions, v2.0), dev (40), and a dev without unanswerable questions."""
+    folder = tmp_path_factory.mktemp("data")
+    documents = {
+        "train": generate_corpus("train", num_passages=20),
+        "dev": generate_corpus("dev", num_passages=10),
+        "answerable": generate_corpus("dev", num_passages=6),
+    }
+    for article in documents["answerable"]["data"]:
+        for paragraph in article["paragraphs"]:
+            paragraph["qas"] = [q for q in paragraph["qas"] if not q["is_impossible"]]
+    return {name: write_json(folder / f"{name}.json", d) for name, d in documents.items()}
+
+
+def settings(data: dict[str, str], model: Path, storage: Path, **more: Any) -> list[str]:
+    """A command line of `jobs.train`, dropout off."""
+    values = {
+        "data.train": data["train"],
+        "data.dev": data["dev"],
+        "model.name_or_path": model,
+        "model.dropout": 0.0,
+        "features.max_length": 64,
+        "features.doc_stride": 16,
+        "train.learning_rate": 1e-3,
+        "train.per_worker_batch_size": 8,
+        "storage_path": storage,
+        "run_name": "run",
+        **more,
+    }
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    data: dict[str, str], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run of two epochs on one worker."""
+    storage = tmp_path_factory.mktemp("storage")
+    train.main(settings(data, tiny_model, storage))
+    return storage / "run"
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_run_leaves_what_the_design_lists(finished: Path) -> None:
+    """Every artefact is there, and no half-written file beside it."""
+    assert {path.name for path in finished.iterdir()} == ARTEFACTS
+    assert not list(finished.rglob("*.partial"))
+    events = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in events if e["event"] == "step"] == list(range(1, 21))
+    assert [e["epoch"] for e in events if e["event"] == "score"] == [0, 1, 2]
+    assert (finished / "rejections.jsonl").read_text() == ""
+    config = (finished / "config.yaml").read_text()
+    assert config.startswith("# ray-extractive-qa")
+    assert yaml.safe_load(config)["features"] == {"max_length": 64, "doc_stride": 16}
+    assert "<h1>Run run</h1>" in (finished / "report.html").read_text()
+
+
+def test_metrics_are_the_scores_of_the_written_predictions(
+    finished: Path, data: dict[str, str]
+) -> None:
+    """What the official script would say of the files is what metrics.json says."""
+    examples, _ = read_examples(data["dev"])
+    scores = score_predictions(
+        read_json(finished / "predictions.json"),
+        examples,
+        null_odds=read_json(finished / "null_odds.json"),
+    )
+    metrics = read_json(finished / "metrics.json")
+    assert scores["NoAns_total"] == 5
+    assert {name: metrics[name] for name in scores} == pytest.approx(scores)
+
+
+def test_the_best_epoch_is_kept_and_saved(finished: Path) -> None:
+    """model/ holds the epoch with the highest F1, how to decode, and the null threshold."""
+    metrics = read_json(finished / "metrics.json")
+    curve = [read_json(finished / "scoring" / f"epoch-{e:03d}" / "metrics.json") for e in range(3)]
+    assert metrics["f1"] == max(row["f1"] for row in curve)
+    stored = read_json(finished / "model" / "config.json")[QA_SETTINGS]
+    assert stored["null_threshold"] == metrics["null_threshold"]
+    assert (stored["max_length"], stored["n_best"]) == (64, 20)
+    assert not (finished / "model" / "training_state.pt").exists()
+    answerer = Answerer.from_pretrained(str(finished / "model"))
+    assert answerer.settings == stored
+
+
+def test_the_answerer_gives_what_the_run_predicted(finished: Path, data: dict[str, str]) -> None:
+    """One decoder: predictions.json and a call of the saved model agree."""
+    examples, _ = read_examples(data["dev"])
+    predictions = read_json(finished / "predictions.json")
+    answerer = Answerer.from_pretrained(str(finished / "model"))
+    rows = examples.slice(0, 12).to_pylist()
+    found = answerer(
+        question=[row["question"] for row in rows], context=[row["context"] for row in rows]
+    )
+    assert [answer["answer"] for answer in found] == [predictions[row["id"]] for row in rows]
+
+
+def test_a_finished_run_is_shown_again_and_another_is_refused(
+    finished: Path, data: dict[str, str], tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command does no work twice; the same name with other settings is an error."""
+    before = (finished / "metrics.json").stat().st_mtime_ns
+    train.main(settings(data, tiny_model, finished.parent))
+    assert "finished already" in capsys.readouterr().out
+    assert (finished / "metrics.json").stat().st_mtime_ns == before
+    other = settings(data, tiny_model, finished.parent, **{"train.seed": 5})
+    with pytest.raises(ConfigError, match=r"train\.seed was 0, is 5.*another --run_name"):
+        train.main(other)
+
+
+def test_a_run_continues_from_its_last_checkpoint(
+    finished: Path, data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """A copy that lost its last epoch and its results ends with the same files."""
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(finished.parent / "prepared", tmp_path / "prepared")
+    run = tmp_path / "run"
+    for name in ("metrics.json", "predictions.json", "metrics.jsonl"):
+        (run / name).unlink()
+    train.main(settings(data, tiny_model, tmp_path))
+    for name in ("metrics.json", "predictions.json", "metrics.jsonl", "null_odds.json"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_two_workers_follow_the_course_of_one(
+    finished: Path, data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Through Ray Train, same global batch, dropout off: losses within 1e-4 over 20 steps."""
+    more = {"scaling.num_workers": 2, "train.per_worker_batch_size": 4}
+    train.main(settings(data, tiny_model, tmp_path, **more))
+    losses = [
+        [e["loss"] for e in map(json.loads, path.read_text().splitlines()) if e["event"] == "step"]
+        for path in (finished / "metrics.jsonl", tmp_path / "run" / "metrics.jsonl")
+    ]
+    assert len(losses[0]) == 20
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_evaluate_uses_the_stored_windows_and_threshold(
+    finished: Path, data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's own dev data gives the run's own scores."""
+    evaluate.main(
+        [f"--model={finished / 'model'}", f"--data.dev={data['dev']}", f"--storage_path={tmp_path}"]
+    )
+    metrics = read_json(tmp_path / "evaluation" / "metrics.json")
+    expected = read_json(finished / "metrics.json")
+    del expected["best_epoch"]
+    assert metrics == pytest.approx(expected)
+    assert "stored with the model" in capsys.readouterr().out
+    predictions = (tmp_path / "evaluation" / "predictions.json").read_bytes()
+    assert predictions == (finished / "predictions.json").read_bytes()
+
+
+def test_evaluate_a_foreign_model_on_answerable_questions(
+    tiny_model: Path, data: dict[str, str], tmp_path: Path
+) -> None:
+    """A model without stored settings, v1.1 data: every question gets a span, v1.1's names."""
+    evaluate.main(
+        [
+            f"--model={tiny_model}",
+            f"--data.dev={data['answerable']}",
+            f"--storage_path={tmp_path}",
+            "--max_length=96",
+            "--doc_stride=32",
+        ]
+    )
+    metrics = read_json(tmp_path / "evaluation" / "metrics.json")
+    assert metrics["exact_match"] == metrics["exact"]
+    assert "null_threshold" not in metrics
+    assert all(read_json(tmp_path / "evaluation" / "predictions.json").values())
+    assert not (tmp_path / "evaluation" / "null_odds.json").exists()
+
+
+def test_predict_answers_a_typed_question(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answer is in the text, markup in the question is shown as it was typed."""
+    text = tmp_path / "text.txt"
+    text.write_text("The bridge was opened in 1912 by Marta Held.", encoding="utf-8")
+    predict.main(
+        ["--ask=When was [bold]it opened?", f"--context={text}", f"--model={finished / 'model'}"]
+    )
+    shown = capsys.readouterr().out
+    assert "When was [bold]it opened?" in shown
+    assert "probability" in shown
+
+
+def prepare_folder(storage: Path) -> list[Path]:
+    """Folders of prepared data."""
+    return sorted((storage / "prepared").iterdir())
+
+
+def prepare_arguments(train_files: list[str], dev: str, model: Path, storage: Path) -> list[str]:
+    """A command line of `jobs.prepare`."""
+    return [
+        f"--data.train={json.dumps(train_files)}",
+        f"--data.dev={dev}",
+        f"--model.name_or_path={model}",
+        "--features.max_length=64",
+        "--features.doc_stride=16",
+        f"--storage_path={storage}",
+    ]
+
+
+def test_prepared_features_equal_those_of_one_process(
+    data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Sharded by Ray Data or built in one call: the same rows in the same order."""
+    files = [data["train"], data["answerable"]]
+    prepare.main(prepare_arguments(files, data["dev"], tiny_model, tmp_path))
+    sizes = FeatureSettings(max_length=64, doc_stride=16)
+    folder = tmp_path / "prepared" / prepare.split_digest(files, str(tiny_model), sizes)
+    prepared = load_prepared(str(folder))
+    assert prepared is not None
+    assert len(prepared.shards) == 2
+    examples, _ = read_examples(files)
+    expected = build_features(
+        examples, tokenizer=load_tokenizer(str(tiny_model)), max_length=64, doc_stride=16
+    )
+    assert read_features(prepared, FEATURES.names).equals(expected)
+    assert prepared.num_tokens == sum(len(ids) for ids in expected["input_ids"].to_pylist())
+
+
+def test_prepare_makes_nothing_twice_and_never_reuses_changed_input(
+    data: dict[str, str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same content: found on storage; one changed letter: made anew."""
+    copy = tmp_path / "train.json"
+    shutil.copy(data["train"], copy)
+    arguments = prepare_arguments([str(copy)], data["dev"], tiny_model, tmp_path)
+    prepare.main(arguments)
+    assert "found on storage" not in capsys.readouterr().out
+    before = prepare_folder(tmp_path)
+    prepare.main(arguments)
+    assert capsys.readouterr().out.count("found on storage") == 2
+    copy.write_text(copy.read_text().replace("When", "when", 1))
+    prepare.main(arguments)
+    assert len(prepare_folder(tmp_path)) == len(before) + 1
+
+
+def test_bad_records_are_listed_and_many_stop_the_run(
+    data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Rejections carry file, record and reason; over 1 % the run stops and says what to do."""
+    document = read_json(Path(data["train"]))
+    questions = [q for a in document["data"] for p in a["paragraphs"] for q in p["qas"]]
+    questions[3]["id"] = questions[1]["id"]
+    questions[7]["question"] = "who " * 60
+    questions[9]["answers"] = [{"text": "never there", "answer_start": 0}]
+    questions[9]["is_impossible"] = False
+    broken = write_json(tmp_path / "broken.json", document)
+    arguments = prepare_arguments([broken], data["dev"], tiny_model, tmp_path)
+    with pytest.raises(DataError, match=r"records cannot be used \(.*data.max_rejected_fraction"):
+        prepare.main(arguments)
+    prepare.main([*arguments, "--data.max_rejected_fraction=0.1"])
+    found = [load_prepared(str(folder)) for folder in prepare_folder(tmp_path)]
+    rejected = [read_rejections(p).to_pylist() for p in found if p and p.num_rejected]
+    assert [(r["record"], r["reason"]) for r in rejected[0]] == [
+        (3, "duplicate id"),
+        (7, "question leaves no room"),
+        (9, "answer not at answer_start"),
+    ]
+    assert {r["source"] for r in rejected[0]} == {broken}
+
+
+def test_duplicate_ids_across_files_and_shared_passages_are_told(
+    data: dict[str, str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second file's records are rejected; dev passages in train give a warning with counts."""
+    files = [data["dev"], data["answerable"]]
+    arguments = prepare_arguments(files, data["dev"], tiny_model, tmp_path)
+    prepare.main([*arguments, "--data.max_rejected_fraction=0.5"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "records rejected (duplicate id: 21)" in shown
+    assert "10 of 10 dev passages are also in train" in shown
+
+
+def test_more_workers_than_the_cluster_has_are_refused(
+    data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """The arithmetic is in the error, and no feature was made."""
+    more = {"scaling.num_workers": 64}
+    with pytest.raises(ResourceError, match="64 workers x 1 CPU = 64 CPU, and the cluster has 4"):
+        train.main(settings(data, tiny_model, tmp_path, **more))
+    assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data.train": "nowhere.json"}, "nowhere.json: no such file"),
+        ({"features.doc_stride": 61}, "doc_stride 61 is too large for max_length 64"),
+        ({"features.max_length": 129}, "max_length 129 is above the model's 128"),
+        ({"model.name_or_path": "./nowhere"}, "./nowhere: no such folder"),
+        ({"storage_path": "/proc/none"}, "/proc/none.*cannot be written"),
+        ({"train.learning_rat": 1}, "unknown key 'train.learning_rat'.*'train.learning_rate'"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(
+    change: dict[str, Any], message: str, data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """What, where, expected, what to do; nothing is left on storage."""
+    with pytest.raises(QAError, match=message):
+        train.main(settings(data, tiny_model, tmp_path, **change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_job_ends_with_its_error_and_status(tmp_path: Path) -> None:
+    """The last line of the log is the error; the exit status is not 0."""
+    command = [sys.executable, "-m", "jobs.train", f"--data.train={tmp_path}/none.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path}/none.json: no such file or folder")
+
+
+@pytest.mark.slow
+def test_a_submitted_job_leaves_the_same_and_a_failing_one_fails(
+    finished: Path, data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """`ray job submit --working-dir .`: same figures as here; an error is the log's last line."""
+    import ray
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    address = ray._private.worker.get_dashboard_url()  # no public call gives it after init
+    client = JobSubmissionClient(f"http://{address}")
+    top = str(Path(__file__).parent.parent)
+
+    def submit(arguments: list[str]) -> tuple[Any, str]:
+        entrypoint = " ".join(["python -m jobs.train", *arguments])
+        environment = {"working_dir": top, "excludes": ["/.venv", "/.git", "/runs"]}
+        job = client.submit_job(entrypoint=entrypoint, runtime_env=environment)
+        for _ in range(240):
+            if client.get_job_status(job).is_terminal():
+                break
+            time.sleep(1)
+        return client.get_job_info(job), client.get_job_logs(job)
+
+    info, log = submit(settings(data, tiny_model, tmp_path))
+    assert info.status == JobStatus.SUCCEEDED, log
+    assert {path.name for path in (tmp_path / "run").iterdir()} == ARTEFACTS
+    assert read_json(tmp_path / "run" / "metrics.json") == pytest.approx(
+        read_json(finished / "metrics.json")
+    )
+    info, log = submit(["--storage_path=relative"])
+    assert info.status == JobStatus.FAILED
+    assert info.driver_exit_code == 2
+    assert log.strip().splitlines()[-1].startswith("error: storage_path: 'relative' is relative")
+
+
+def test_nothing_is_gathered_as_python_rows_between_shards(finished: Path) -> None:
+    """What is on storage between stages is Arrow, in the tables' own types."""
+    tables = [
+        pa.ipc.open_file(str(path)).read_all()
+        for path in (finished.parent / "prepared").rglob("features-*.arrow")
+    ]
+    assert tables
+    assert {table.schema for table in tables} == {FEATURES}

@@ -1,0 +1,48 @@
+"""The report: numbers as scored, texts escaped."""
+
+from typing import Any
+
+import pytest
+
+from qa_core.reporting import learning_curve, render_report
+
+
+def step(number: int, epoch: float, loss: float, num_features: int) -> dict[str, Any]:
+    """A training step's record."""
+    return {
+        "step": number,
+        "epoch": epoch,
+        "loss": loss,
+        "num_features": num_features,
+        "num_tokens": 90,
+        "num_padding_tokens": 10,
+    }
+
+
+def test_curve_has_a_row_an_epoch_with_the_mean_loss_over_features() -> None:
+    """An uneven last batch weighs what it holds; a step at 1.0 belongs to epoch 1."""
+    history = [step(1, 0.5, 4.0, 3), step(2, 1.0, 2.0, 1), step(3, 1.5, 1.0, 3)]
+    scores = [{"epoch": 0, "exact": 1.0, "f1": 2.0}, {"epoch": 1, "exact": 30.0, "f1": 40.0}]
+    rows = learning_curve(history, scores)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert (rows[0]["loss"], rows[0]["f1"], rows[0]["step"]) == (None, 2.0, 0)
+    assert rows[1]["loss"] == pytest.approx(3.5)
+    assert (rows[1]["num_tokens"], rows[1]["padding_share"]) == (180, pytest.approx(0.1))
+    assert (rows[2]["step"], rows[2]["f1"]) == (3, None)
+
+
+def test_page_shows_the_figures_and_escapes_every_text() -> None:
+    """A title or setting with markup in it cannot become part of the page."""
+    page = render_report(
+        title="<script>alert(1)</script>",
+        metrics={"exact": 12.345, "total": 7},
+        curve=learning_curve([step(1, 1.0, 0.5, 2)], [{"epoch": 1, "exact": 3.0, "f1": 4.0}]),
+        rejections={"duplicate id": 2},
+        config="model: <b>",
+    )
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "model: &lt;b&gt;" in page
+    assert "12.35" in page or "12.34" in page
+    assert "<td>duplicate id</td><td>2</td>" in page
+    assert "http" not in page
