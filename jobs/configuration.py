@@ -7,11 +7,10 @@ Precedence: default, then the YAML file of `--config`, then the command line
 import contextlib
 import difflib
 import io
-import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -198,13 +197,13 @@ def parse_config(kind: type[Config], arguments: Sequence[str] | None = None) -> 
     except ArgumentError as error:
         raise _config_error(str(error), kind, given) from None
     values = parser.instantiate(namespace)
-    return kind(**{name: getattr(values, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return kind(**{name: _plain(getattr(values, name)) for name in names})
 
 
 def dump_config(config: Any) -> str:
     """YAML of a configuration that `--config` reads back."""
-    plain = json.loads(json.dumps(asdict(config)))  # jsonargparse's own kinds of numbers as numbers
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
 
 
 def as_list(sources: str | list[str]) -> list[str]:
@@ -219,6 +218,18 @@ def config_keys(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from config_keys(item, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", item
+
+
+def _plain(value: Any) -> Any:
+    """The value with jsonargparse's own kinds of numbers as Python's.
+
+    They would end up in files (the optimizer's state) that then could not be read back safely.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return int(value) if isinstance(value, int) else float(value)
 
 
 def _parser(kind: type[Any]) -> ArgumentParser:

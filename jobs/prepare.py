@@ -39,6 +39,7 @@ from qa_core.reading import (
     check_source,
     count_reasons,
     find_repeated_ids,
+    in_source_order,
 )
 from qa_core.schemas import REJECTIONS
 from qa_core.storage import check_writable, join
@@ -141,9 +142,7 @@ def _prepare(
         repeated=_repeated_rows(ids),
     )
     found = pa.Table.from_pylist([r for row in rows for r in row["rejections"]], REJECTIONS)
-    rejections = pa.concat_tables([rejections, found]).sort_by(
-        [("source", "ascending"), ("record", "ascending")]
-    )
+    rejections = in_source_order([rejections, found], sources)
     check_rejected_fraction(rejections, num_read=num_read, max_fraction=max_fraction)
     prepared = Prepared(
         folder=folder,

@@ -5,6 +5,7 @@ A source is a path or URI of SQuAD v1.1 / v2.0 JSON, a folder saved by `datasets
 data shipped with the project.
 """
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -49,17 +51,18 @@ def read_examples(paths: str | Path | Sequence[str | Path]) -> tuple[pa.Table, p
     Raises `DataError` or `StorageError` for a source that is missing, empty or of another format;
     a bad record in a good source never raises.
     """
-    sources = [paths] if isinstance(paths, str | Path) else list(paths)
-    readings = [read_source(str(source)) for source in sources]
+    sources = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    readings = [read_source(source) for source in sources]
     examples = pa.concat_tables([EXAMPLES.empty_table(), *(good for good, _, _ in readings)])
     rejected = pa.concat_tables([REJECTIONS.empty_table(), *(bad for _, bad, _ in readings)])
     records = [number for _, _, numbers in readings for number in numbers]
     repeated = find_repeated_ids(examples["id"].to_pylist())
+    dropped = set(repeated)
     duplicates = reject_rows(
         examples, repeated, records=records, reason="duplicate id", detail="kept: its first record"
     )
-    keep = pa.array([row not in set(repeated) for row in range(len(examples))], pa.bool_())
-    return examples.filter(keep), pa.concat_tables([rejected, duplicates])
+    keep = pa.array([row not in dropped for row in range(len(examples))], pa.bool_())
+    return examples.filter(keep), in_source_order([rejected, duplicates], sources)
 
 
 def read_source(source: str) -> tuple[pa.Table, pa.Table, list[int]]:
@@ -87,6 +90,14 @@ def read_source(source: str) -> tuple[pa.Table, pa.Table, list[int]]:
             )
     good = pa.Table.from_pylist(examples, schema=EXAMPLES)
     return good, pa.Table.from_pylist(rejections, schema=REJECTIONS), numbers
+
+
+def in_source_order(rejections: Sequence[pa.Table], sources: Sequence[str]) -> pa.Table:
+    """All rejections in the order of the sources and of the records in each."""
+    table = pa.concat_tables([REJECTIONS.empty_table(), *rejections])
+    place = pc.index_in(table["source"], value_set=pa.array(sources, pa.string()))
+    order = np.lexsort((table["record"].to_numpy(), place.to_numpy()))
+    return table.take(pa.array(order))
 
 
 def find_repeated_ids(ids: Sequence[str]) -> list[int]:
@@ -131,7 +142,7 @@ def count_reasons(rejections: pa.Table) -> dict[str, int]:
 
 def check_rejected_fraction(rejections: pa.Table, *, num_read: int, max_fraction: float) -> None:
     """Raise `DataError` when more than `max_fraction` of the records read were rejected."""
-    if len(rejections) <= max_fraction * num_read:
+    if not len(rejections) or len(rejections) / num_read <= max_fraction:
         return
     reasons = ", ".join(f"{reason}: {n}" for reason, n in count_reasons(rejections).items())
     rows = rejections.slice(0, REJECTIONS_SHOWN).to_pylist()
@@ -253,10 +264,11 @@ def load_embedded(source: str) -> dict[str, Any]:
 def _load_json(source: str) -> Any:
     check_source(source)
     content = read_bytes(source)
+    content = content.removeprefix(codecs.BOM_UTF8)
     if not content.strip():
         raise DataError("the file is empty", source, f"SQuAD JSON: {SQUAD_SHAPE}")
     try:
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(
             f"not UTF-8 at byte {error.start}", source, "UTF-8 text", "convert the file to UTF-8"
@@ -268,6 +280,8 @@ def _load_json(source: str) -> Any:
             expected=f"SQuAD JSON: {SQUAD_SHAPE}",
             remedy="check that the file is whole",
         ) from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"JSON beyond all bounds ({error})", source, SQUAD_SHAPE) from error
 
 
 def _iterate_squad(document: Any, source: str) -> Iterator[Record]:
@@ -318,6 +332,8 @@ def _iterate_dataset(source: str) -> Iterator[Record]:
 
 def _dataset_record(row: Mapping[str, Any], number: int) -> Record:
     answers = row["answers"]
+    if answers is None:  # as in JSON: unanswerable, or a test split
+        return Record(f"row {number}", row)
     if not isinstance(answers, dict) or not {"text", "answer_start"} <= set(answers):
         return Record(f"row {number}", row, "expected answers with text and answer_start")
     texts, starts = answers["text"] or [], answers["answer_start"] or []
@@ -332,7 +348,7 @@ def _load_folder(source: str) -> Any:
 
     try:
         dataset = datasets.load_from_disk(source)
-    except (FileNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # datasets raises what its reader of each file raises
         raise DataError(
             f"not a folder saved by datasets ({error})", source, "Dataset.save_to_disk's folder"
         ) from error

@@ -1,5 +1,6 @@
 """Reading and writing files by path or URI, through pyarrow's filesystems."""
 
+import contextlib
 import posixpath
 import uuid
 from pathlib import Path
@@ -34,20 +35,27 @@ def join(uri: str, *names: str) -> str:
 
 def is_file(uri: str | Path) -> bool:
     """Whether `uri` names a file."""
-    filesystem, path = locate(uri)
-    return bool(filesystem.get_file_info(path).type == fs.FileType.File)
+    return bool(_kind_of(uri) == fs.FileType.File)
 
 
 def is_directory(uri: str | Path) -> bool:
     """Whether `uri` names a folder."""
+    return bool(_kind_of(uri) == fs.FileType.Directory)
+
+
+def _kind_of(uri: str | Path) -> fs.FileType:
+    """File, folder, something else or nothing."""
     filesystem, path = locate(uri)
-    return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
+    try:
+        return filesystem.get_file_info(path).type
+    except (OSError, ValueError) as error:  # a name too long, not Unicode, no credentials
+        raise StorageError(f"cannot be looked up ({error})", str(uri), "a path or URI") from error
 
 
 def list_files(uri: str | Path) -> list[str]:
     """The file `uri` itself, or all files below the folder `uri`, sorted."""
     filesystem, path = locate(uri)
-    if filesystem.get_file_info(path).type == fs.FileType.File:
+    if _kind_of(uri) != fs.FileType.Directory:
         return [str(uri)]
     found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     below = sorted(info.path for info in found if info.type == fs.FileType.File)
@@ -83,10 +91,17 @@ def write_bytes(uri: str, content: bytes | memoryview) -> None:
         with filesystem.open_output_stream(partial) as stream:
             stream.write(content)
         filesystem.move(partial, path)
-    except OSError as error:
+    except (OSError, pa.ArrowInvalid) as error:
+        _discard(filesystem, partial)
         raise StorageError(
             f"cannot be written ({error})", uri, "a writable place", "choose another storage_path"
         ) from error
+
+
+def _discard(filesystem: fs.FileSystem, path: str) -> None:
+    """Delete a file that may or may not be there."""
+    with contextlib.suppress(OSError, pa.ArrowInvalid):
+        filesystem.delete_file(path)
 
 
 def check_writable(uri: str) -> None:

@@ -202,7 +202,7 @@ class Trainer:
                 folder / STATE_FILE, map_location=self.process.device, weights_only=True
             )
             self.optimizer.load_state_dict(state["optimizer"])
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except Exception as error:  # a damaged file raises errors of many kinds
             raise ModelError(
                 f"the checkpoint cannot be continued from ({error})",
                 where=str(folder),

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,9 @@ from qa_core.reading import read_examples
 from qa_core.schemas import FEATURES
 from qa_core.scoring import score_predictions
 from qa_core.tokenizing import load_tokenizer
+from tests.conftest import LocalRay
+
+TOP = Path(__file__).parent.parent
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -70,8 +72,8 @@ def settings(data: dict[str, str], model: Path, storage: Path, **more: Any) -> l
         "data.dev": data["dev"],
         "model.name_or_path": model,
         "model.dropout": 0.0,
-        "features.max_length": 64,
-        "features.doc_stride": 16,
+        "features.max_length": 96,
+        "features.doc_stride": 24,
         "train.learning_rate": 1e-3,
         "train.per_worker_batch_size": 8,
         "storage_path": storage,
@@ -106,7 +108,7 @@ def test_a_run_leaves_what_the_design_lists(finished: Path) -> None:
     assert (finished / "rejections.jsonl").read_text() == ""
     config = (finished / "config.yaml").read_text()
     assert config.startswith("# ray-extractive-qa")
-    assert yaml.safe_load(config)["features"] == {"max_length": 64, "doc_stride": 16}
+    assert yaml.safe_load(config)["features"] == {"max_length": 96, "doc_stride": 24}
     assert "<h1>Run run</h1>" in (finished / "report.html").read_text()
 
 
@@ -132,7 +134,7 @@ def test_the_best_epoch_is_kept_and_saved(finished: Path) -> None:
     assert metrics["f1"] == max(row["f1"] for row in curve)
     stored = read_json(finished / "model" / "config.json")[QA_SETTINGS]
     assert stored["null_threshold"] == metrics["null_threshold"]
-    assert (stored["max_length"], stored["n_best"]) == (64, 20)
+    assert (stored["max_length"], stored["n_best"]) == (96, 20)
     assert not (finished / "model" / "training_state.pt").exists()
     answerer = Answerer.from_pretrained(str(finished / "model"))
     assert answerer.settings == stored
@@ -252,8 +254,8 @@ def prepare_arguments(train_files: list[str], dev: str, model: Path, storage: Pa
         f"--data.train={json.dumps(train_files)}",
         f"--data.dev={dev}",
         f"--model.name_or_path={model}",
-        "--features.max_length=64",
-        "--features.doc_stride=16",
+        "--features.max_length=96",
+        "--features.doc_stride=24",
         f"--storage_path={storage}",
     ]
 
@@ -264,14 +266,14 @@ def test_prepared_features_equal_those_of_one_process(
     """Sharded by Ray Data or built in one call: the same rows in the same order."""
     files = [data["train"], data["answerable"]]
     prepare.main(prepare_arguments(files, data["dev"], tiny_model, tmp_path))
-    sizes = FeatureSettings(max_length=64, doc_stride=16)
+    sizes = FeatureSettings(max_length=96, doc_stride=24)
     folder = tmp_path / "prepared" / prepare.split_digest(files, str(tiny_model), sizes)
     prepared = load_prepared(str(folder))
     assert prepared is not None
     assert len(prepared.shards) == 2
     examples, _ = read_examples(files)
     expected = build_features(
-        examples, tokenizer=load_tokenizer(str(tiny_model)), max_length=64, doc_stride=16
+        examples, tokenizer=load_tokenizer(str(tiny_model)), max_length=96, doc_stride=24
     )
     assert read_features(prepared, FEATURES.names).equals(expected)
     assert prepared.num_tokens == sum(len(ids) for ids in expected["input_ids"].to_pylist())
@@ -301,7 +303,7 @@ def test_bad_records_are_listed_and_many_stop_the_run(
     document = read_json(Path(data["train"]))
     questions = [q for a in document["data"] for p in a["paragraphs"] for q in p["qas"]]
     questions[3]["id"] = questions[1]["id"]
-    questions[7]["question"] = "who " * 60
+    questions[7]["question"] = "who " * 80
     questions[9]["answers"] = [{"text": "never there", "answer_start": 0}]
     questions[9]["is_impossible"] = False
     broken = write_json(tmp_path / "broken.json", document)
@@ -345,7 +347,7 @@ def test_more_workers_than_the_cluster_has_are_refused(
     ("change", "message"),
     [
         ({"data.train": "nowhere.json"}, "nowhere.json: no such file"),
-        ({"features.doc_stride": 61}, "doc_stride 61 is too large for max_length 64"),
+        ({"features.doc_stride": 93}, "doc_stride 93 is too large for max_length 96"),
         ({"features.max_length": 129}, "max_length 129 is above the model's 128"),
         ({"model.name_or_path": "./nowhere"}, "./nowhere: no such folder"),
         ({"storage_path": "/proc/none"}, "/proc/none.*cannot be written"),
@@ -370,37 +372,39 @@ def test_a_failing_job_ends_with_its_error_and_status(tmp_path: Path) -> None:
     assert last.startswith(f"error: {tmp_path}/none.json: no such file or folder")
 
 
+def submit(ray_url: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """`ray job submit --working-dir . -- python -m jobs.train …`, as a person types it."""
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        *("job", "submit", f"--address={ray_url}", "--working-dir", str(TOP)),
+        *("--", sys.executable, "-m", "jobs.train", *arguments),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+
+
 @pytest.mark.slow
-def test_a_submitted_job_leaves_the_same_and_a_failing_one_fails(
-    finished: Path, data: dict[str, str], tiny_model: Path, tmp_path: Path
+def test_a_submitted_job_leaves_the_same_files(
+    finished: Path, data: dict[str, str], tiny_model: Path, tmp_path: Path, local_ray: LocalRay
 ) -> None:
-    """`ray job submit --working-dir .`: same figures as here; an error is the log's last line."""
-    import ray
+    """Through `ray start --head` and `ray job submit`: the artefacts of a run started here."""
+    done = submit(local_ray.dashboard, settings(data, tiny_model, tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == ARTEFACTS
+    for name in ("metrics.json", "predictions.json", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_submitted_job_that_fails_says_why_last(local_ray: LocalRay) -> None:
+    """Exit status not 0; the job's log ends with the error, before the client's own lines."""
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    address = ray._private.worker.get_dashboard_url()  # no public call gives it after init
-    client = JobSubmissionClient(f"http://{address}")
-    top = str(Path(__file__).parent.parent)
-
-    def submit(arguments: list[str]) -> tuple[Any, str]:
-        entrypoint = " ".join(["python -m jobs.train", *arguments])
-        environment = {"working_dir": top, "excludes": ["/.venv", "/.git", "/runs"]}
-        job = client.submit_job(entrypoint=entrypoint, runtime_env=environment)
-        for _ in range(240):
-            if client.get_job_status(job).is_terminal():
-                break
-            time.sleep(1)
-        return client.get_job_info(job), client.get_job_logs(job)
-
-    info, log = submit(settings(data, tiny_model, tmp_path))
-    assert info.status == JobStatus.SUCCEEDED, log
-    assert {path.name for path in (tmp_path / "run").iterdir()} == ARTEFACTS
-    assert read_json(tmp_path / "run" / "metrics.json") == pytest.approx(
-        read_json(finished / "metrics.json")
-    )
-    info, log = submit(["--storage_path=relative"])
-    assert info.status == JobStatus.FAILED
-    assert info.driver_exit_code == 2
+    done = submit(local_ray.dashboard, ["--storage_path=relative"])
+    assert done.returncode != 0
+    client = JobSubmissionClient(local_ray.dashboard)
+    jobs = [job for job in client.list_jobs() if job.status == JobStatus.FAILED]
+    assert [job.driver_exit_code for job in jobs] == [2]
+    log = client.get_job_logs(jobs[0].submission_id)
     assert log.strip().splitlines()[-1].startswith("error: storage_path: 'relative' is relative")
 
 

@@ -268,6 +268,15 @@ def test_a_title_that_is_no_text_is_left_empty(tmp_path: Path, title: Any) -> No
     assert examples["title"].to_pylist() == [""]
 
 
+def test_a_question_is_about_its_paragraphs_context(tmp_path: Path) -> None:
+    """Converted files often repeat context and title, cut, in each question."""
+    file = write_questions(tmp_path / "a.json", make_question(context="Zoë's …", title=""))
+    examples, rejections = read_examples(file)
+    assert len(rejections) == 0
+    assert examples["context"].to_pylist() == [CONTEXT]
+    assert examples["title"].to_pylist() == ["Orla"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path: Path) -> None:
     """Windows editors write one, and the json module refuses it."""
     plain = write_questions(tmp_path / "plain.json", make_question())

@@ -16,6 +16,7 @@ from tokenizers import (
 )
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
 
+from qa_core.demo_corpus import generate_corpus
 from qa_core.schemas import EXAMPLES
 
 TEXTS = [
@@ -32,19 +33,19 @@ FAMILIES = ("wordpiece", "wordpiece_cased", "byte_bpe", "unigram", "unigram_left
 def train_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """A fast tokenizer of one of `FAMILIES`, trained on `TEXTS`."""
     if family.startswith("wordpiece"):
-        return _wordpiece(lowercase=family == "wordpiece")
+        return _wordpiece(TEXTS, vocab_size=400, lowercase=family == "wordpiece")
     if family == "byte_bpe":
         return _byte_bpe()
     return _unigram(is_left=family == "unigram_left")
 
 
-def _wordpiece(*, lowercase: bool) -> PreTrainedTokenizerFast:
+def _wordpiece(texts: list[str], *, vocab_size: int, lowercase: bool) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     backend.train_from_iterator(
-        TEXTS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special)
+        texts, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special)
     )
     backend.decoder = decoders.WordPiece()
     backend.post_processor = processors.TemplateProcessing(
@@ -113,8 +114,10 @@ def _unigram(*, is_left: bool) -> PreTrainedTokenizerFast:
 
 
 def save_model(folder: Path, *, seed: int = 0, dropout: float = 0.0) -> Path:
-    """A folder with a two-layer BERT of random weights and the WordPiece tokenizer."""
-    tokenizer = train_tokenizer("wordpiece")
+    """A folder with a two-layer BERT of random weights and a tokenizer of the demo's words."""
+    corpus = generate_corpus("train", num_passages=60)["data"]
+    passages = [paragraph["context"] for article in corpus for paragraph in article["paragraphs"]]
+    tokenizer = _wordpiece(TEXTS + passages, vocab_size=1500, lowercase=True)
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(tokenizer),
