@@ -23,20 +23,43 @@ from qa_core.reporting import render_report
 from qa_core.storage import is_file, join, locate, read_bytes, read_table, write_bytes
 
 CONFIG = "config.yaml"
+INPUTS = "inputs.json"
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
 QA_SETTINGS = "extractive_qa"  # key in the model's config.json
 NOT_IN_MODEL = ("training_state.pt", "history.json", "epoch.json")
 FREE_KEYS = ("storage_path", "scaling.threads_per_worker", "scaling.max_failures")
 
 
-def start_run(run: str, config: Any) -> None:
-    """Write config.yaml, or raise `ConfigError` where the run's own one is another."""
-    text = dump_config(config)
-    file = join(run, CONFIG)
-    if is_file(file):
-        _check_same_config(run, yaml.safe_load(read_bytes(file)), yaml.safe_load(text))
+def check_run(run: str, config: Any, inputs: Mapping[str, str]) -> None:
+    """Raise `ConfigError` where the run of this name was begun with other settings or inputs.
+
+    `inputs` names the content of data and model by digests.
+    """
+    if not is_file(join(run, CONFIG)):
         return
-    write_bytes(file, (provenance() + text).encode())
+    old = dict(config_keys(yaml.safe_load(read_bytes(join(run, CONFIG)))))
+    new = dict(config_keys(yaml.safe_load(dump_config(config))))
+    old |= {f"content of {k}": v for k, v in json.loads(read_bytes(join(run, INPUTS))).items()}
+    new |= {f"content of {name}": digest for name, digest in inputs.items()}
+    differing = [
+        f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in FREE_KEYS
+    ]
+    if differing:
+        raise ConfigError(
+            "; ".join(differing),
+            where=f"run {run}",
+            expected="the settings and data the run was begun with, to continue it",
+            remedy="give another --run_name for another run",
+        )
+
+
+def begin_run(run: str, config: Any, inputs: Mapping[str, str]) -> None:
+    """Write what `check_run` compares with, unless the run was begun before."""
+    if not is_file(join(run, CONFIG)):
+        write_json(join(run, INPUTS), dict(inputs))
+        write_bytes(join(run, CONFIG), (provenance() + dump_config(config)).encode())
 
 
 def provenance() -> str:
@@ -152,22 +175,6 @@ def _stream_object(uri: str, pairs: Iterable[tuple[str, Any]]) -> None:
         with filesystem.open_output_stream(partial) as sink, file.open("rb") as source:
             shutil.copyfileobj(source, sink)
         filesystem.move(partial, path)
-
-
-def _check_same_config(run: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    before, now = dict(config_keys(old)), dict(config_keys(new))
-    differing = [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE_KEYS
-    ]
-    if differing:
-        raise ConfigError(
-            "; ".join(differing),
-            where=f"run {run}",
-            expected="the settings the run was begun with, to continue it",
-            remedy="give another --run_name for another run",
-        )
 
 
 def _own_version() -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from jobs.artefacts import (
     QA_SETTINGS,
-    start_run,
+    begin_run,
+    check_run,
     write_answers,
     write_json,
     write_rejections,
@@ -18,8 +19,8 @@ from jobs.artefacts import (
 from jobs.cluster import absolute_storage, check_workers, connect, console, run_job, wants_gpu
 from jobs.configuration import EvaluateConfig, FeatureSettings, parse_config
 from jobs.console import show_scores
-from jobs.models import check_model, load_model_config, resolve_model
-from jobs.prepare import check_data, prepare_split
+from jobs.models import check_model, load_model_config, model_digest, resolve_model
+from jobs.prepare import check_data, prepare_split, split_digest, split_sources
 from jobs.prepared import read_rejections
 from jobs.shard_scoring import score_prepared, summarize
 from qa_core.errors import DataError
@@ -38,12 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     features = window_settings(config, stored)
     model = check_model(config.model, features)
     check_writable(run)
-    start_run(run, config)
+    digest = split_digest(split_sources(config.data, "dev"), model, features)
+    inputs = {"dev": digest, "model": model_digest(model)}
+    check_run(run, config, inputs)
     connect()
     check_workers(config.scaling)
     prepared = prepare_split(config.data, "dev", model, features, storage_path)
     if not prepared.num_examples:
         raise DataError("no usable question", "data.dev", "at least one")
+    begin_run(run, config, inputs)
     write_rejections(run, [prepared])
     scoring = join(run, "scoring")
     scores = score_prepared(

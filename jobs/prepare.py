@@ -26,7 +26,6 @@ from jobs.configuration import (
 )
 from jobs.feature_shards import (
     EXAMPLES_PER_SHARD,
-    digest_source,
     make_shard,
     read_blocks,
     shard_name,
@@ -40,6 +39,7 @@ from qa_core.reading import (
     count_reasons,
     find_repeated_ids,
     in_source_order,
+    source_digest,
 )
 from qa_core.schemas import REJECTIONS
 from qa_core.storage import check_writable, join
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def check_data(data: DataSettings, splits: Sequence[str]) -> None:
     """Raise before any work where a source is missing."""
     for split in splits:
-        for source in as_list(getattr(data, split)):
-            check_source(absolute_source(source))
+        for source in split_sources(data, split):
+            check_source(source)
 
 
 def prepare_split(
@@ -75,7 +75,7 @@ def prepare_split(
 ) -> Prepared:
     """The features of one split, made now or found on storage, with a line that says so."""
     started = time.monotonic()
-    sources = [absolute_source(source) for source in as_list(getattr(data, split))]
+    sources = split_sources(data, split)
     folder = join(storage_path, "prepared", split_digest(sources, model, features))
     prepared = load_prepared(folder)
     is_new = prepared is None
@@ -101,11 +101,15 @@ def prepare_split(
     return prepared
 
 
+def split_sources(data: DataSettings, split: str) -> list[str]:
+    """The sources of a split, local ones as absolute paths."""
+    return [absolute_source(source) for source in as_list(getattr(data, split))]
+
+
 def split_digest(sources: Sequence[str], model: str, features: FeatureSettings) -> str:
     """Names prepared data by all that decides its content."""
-    digests = ray.get([digest_source.remote(source) for source in sources])
     parts = [
-        *(f"{source}={digest}" for source, digest in zip(sources, digests, strict=True)),
+        *(f"{source}={source_digest(source)}" for source in sources),
         tokenizer_digest(load_tokenizer(model)),
         f"{features.max_length} {features.doc_stride} {FEATURES_VERSION}",
     ]
@@ -163,7 +167,10 @@ SUMMED = ("num_examples", "num_unanswerable", "num_features", "num_labelled", "n
 
 
 def _read(sources: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]], pa.Table]:
-    """Block references by shard, ids by shard, and rejections; sources are read side by side."""
+    """Block references by shard, ids by shard, and rejections; sources are read side by side.
+
+    The ids come here, to find those that repeat: of the order of 100 bytes a question.
+    """
     readers = [
         read_blocks.options(num_returns="streaming").remote(source, number)
         for number, source in enumerate(sources)

@@ -24,8 +24,9 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from jobs.artefacts import (
+    begin_run,
+    check_run,
     save_model,
-    start_run,
     write_answers,
     write_json,
     write_json_lines,
@@ -35,8 +36,15 @@ from jobs.artefacts import (
 from jobs.cluster import absolute_storage, check_workers, connect, console, run_job, wants_gpu
 from jobs.configuration import TrainConfig, parse_config
 from jobs.console import show_curve, show_scores
-from jobs.models import check_model
-from jobs.prepare import SPLITS, check_data, prepare_split, warn_shared_contexts
+from jobs.models import check_model, model_digest
+from jobs.prepare import (
+    SPLITS,
+    check_data,
+    prepare_split,
+    split_digest,
+    split_sources,
+    warn_shared_contexts,
+)
 from jobs.prepared import Prepared, read_rejections
 from jobs.shard_scoring import (
     epoch_name,
@@ -61,19 +69,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = join(absolute_storage(config.storage_path), config.run_name)
     check_data(config.data, SPLITS)
     model = check_model(config.model.name_or_path, config.features)
-    check_writable(run)
-    start_run(run, config)
+    inputs = run_inputs(config, model)
+    check_run(run, config, inputs)
     if is_file(join(run, METRICS)):
         console.print(f"This run is finished already: [bold]{run}[/bold]")
         show_results(run, config)
         return
+    check_writable(run)
     connect()
     check_workers(config.scaling)
     task = prepare_task(config, model, run)
+    begin_run(run, config, inputs)
     train(task)
     finish(task)
     show_results(run, config)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
+
+
+def run_inputs(config: TrainConfig, model: str) -> dict[str, str]:
+    """Digests of what the run is made from."""
+    digests = {
+        split: split_digest(split_sources(config.data, split), model, config.features)
+        for split in SPLITS
+    }
+    return {**digests, "model": model_digest(model)}
 
 
 def prepare_task(config: TrainConfig, model: str, run: str) -> TrainTask:

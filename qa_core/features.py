@@ -96,7 +96,7 @@ def roomless_detail(encoded: EncodedExamples, row: int, max_length: int, doc_str
     special = encoded.template.num_special_tokens
     question = encoded.question_lengths[row]
     return (
-        f"more than doc_stride {doc_stride} context tokens a window; max_length {max_length} - "
+        f"room for more than doc_stride {doc_stride} context tokens; max_length {max_length} - "
         f"question {question} - special {special} = {max_length - question - special}"
     )
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from qa_core.demo_corpus import generate_corpus
 from qa_core.errors import DataError
 from qa_core.schemas import EXAMPLES, REJECTIONS
-from qa_core.storage import is_directory, is_file, list_files, read_bytes
+from qa_core.storage import digest_file, is_directory, is_file, list_files, read_bytes
 
 EMBEDDED = ("embedded:train", "embedded:dev", "embedded:handwritten")
 
@@ -247,7 +247,7 @@ def source_digest(source: str) -> str:
     else:
         check_source(source)
         for file in list_files(source):
-            digest.update(hashlib.sha256(read_bytes(file)).digest())
+            digest.update(digest_file(file))
     return digest.hexdigest()
 
 

@@ -1,14 +1,18 @@
 """Reading and writing files by path or URI, through pyarrow's filesystems."""
 
 import contextlib
+import hashlib
 import posixpath
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
 from qa_core.errors import StorageError
+
+PIECE_BYTES = 2**20  # read at a time where a whole file is not needed
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
@@ -64,10 +68,17 @@ def list_files(uri: str | Path) -> list[str]:
 
 def read_bytes(uri: str | Path) -> bytes:
     """The whole content of a file; `StorageError` where it is missing or cannot be read."""
+    with _open(uri) as stream:
+        return bytes(stream.read())
+
+
+@contextlib.contextmanager
+def _open(uri: str | Path) -> Iterator[pa.NativeFile]:
+    """A file open for reading, its errors made the project's own."""
     filesystem, path = locate(uri)
     try:
         with filesystem.open_input_stream(path) as stream:
-            return bytes(stream.read())
+            yield stream
     except FileNotFoundError as error:
         raise StorageError(
             "no such file",
@@ -77,6 +88,15 @@ def read_bytes(uri: str | Path) -> bytes:
         ) from error
     except OSError as error:
         raise StorageError(f"cannot be read ({error})", str(uri), "a readable file") from error
+
+
+def digest_file(uri: str | Path) -> bytes:
+    """SHA-256 of a file's content, read a piece at a time; `StorageError` as `read_bytes`."""
+    digest = hashlib.sha256()
+    with _open(uri) as stream:
+        while piece := stream.read(PIECE_BYTES):
+            digest.update(piece)
+    return digest.digest()
 
 
 def write_bytes(uri: str, content: bytes | memoryview) -> None:

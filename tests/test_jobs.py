@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 ARTEFACTS = {
     "checkpoints",
     "config.yaml",
+    "inputs.json",
     "metrics.json",
     "metrics.jsonl",
     "model",
@@ -163,6 +164,21 @@ def test_a_finished_run_is_shown_again_and_another_is_refused(
     other = settings(data, tiny_model, finished.parent, **{"train.seed": 5})
     with pytest.raises(ConfigError, match=r"train\.seed was 0, is 5.*another --run_name"):
         train.main(other)
+
+
+def test_a_run_is_not_continued_on_other_data(
+    finished: Path, data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """The same settings, a file that changed under its name: refused, not mixed."""
+    copy = tmp_path / "train.json"
+    shutil.copy(data["train"], copy)
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(data["train"], str(copy)))
+    copy.write_text(copy.read_text().replace("When", "when", 1))
+    changed = settings({**data, "train": str(copy)}, tiny_model, tmp_path)
+    with pytest.raises(ConfigError, match=r"content of train was '.*', is '.*'"):
+        train.main(changed)
 
 
 def test_a_run_continues_from_its_last_checkpoint(
