@@ -159,6 +159,8 @@ def validate_checkpoint(
     if prepared is None:
         raise StorageError("prepared data is gone", prepared_folder, "its manifest.json")
     quiet_data(has_bars=False)
+    # With every CPU in training, scoring waits for its end, however long that is.
+    ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
     scores = score_prepared(
         join(run, "checkpoints", name),
         prepared,
