@@ -2,28 +2,35 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test unit lint format clean
 
 demo: .venv/demo  ## train the embedded default through Ray and score it
 	$(BIN)/python -m jobs.train
 
-test:  ## lint, types, import rules and all tests
-	PYTHON=$(PYTHON) .ci/run
+test: lint  ## linters, types, import rules, all tests, coverage
+	$(BIN)/python -m pytest --cov
+
+unit: .venv/test  ## the tests that start no Ray, in under a minute
+	$(BIN)/python -m pytest -m "not ray"
 
 lint: .venv/test
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: .venv/test
-	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo: .venv/bin/python pyproject.toml constraints.txt
+.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[demo]'
 	touch $@
 
-.venv/test: .venv/bin/python pyproject.toml constraints.txt
+.venv/test: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[demo,test]'
 	touch $@ .venv/demo
 
