@@ -35,13 +35,12 @@ from jobs.prepared import Prepared, load_prepared, read_rejections, save_prepare
 from qa_core.features import FEATURES_VERSION
 from qa_core.reading import (
     check_rejected_fraction,
-    check_source,
     count_reasons,
     find_repeated_ids,
     in_source_order,
-    source_digest,
 )
 from qa_core.schemas import REJECTIONS
+from qa_core.sources import check_source, source_digest
 from qa_core.storage import check_writable, join
 from qa_core.tokenizing import load_tokenizer, tokenizer_digest
 

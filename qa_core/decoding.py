@@ -27,7 +27,7 @@ PAIRS_PER_CHUNK = 2**22  # start-end pairs looked at together: 16 MiB of scores
 
 
 @dataclass(frozen=True)
-class Windows:
+class ScoredWindows:
     """Windows in the order of their examples, with flat logits and offsets to match."""
 
     example: NDArray[np.int64]  # (windows,) row of the example
@@ -115,7 +115,7 @@ def _order_windows(
     start_logits: NDArray[np.float32],
     end_logits: NDArray[np.float32],
     examples: pa.Table,
-) -> Windows:
+) -> ScoredWindows:
     """Windows sorted by example and window_index."""
     lengths = pc.list_value_length(features["offset_mapping"]).to_numpy().astype(np.int64)
     _check_logits(start_logits, end_logits, features=features, lengths=lengths)
@@ -129,7 +129,7 @@ def _order_windows(
     if not np.array_equal(order, np.arange(len(order))):
         token = np.concatenate([np.arange(begin[w], begin[w] + lengths[w]) for w in order])
         start_logits, end_logits, offsets = start_logits[token], end_logits[token], offsets[token]
-    return Windows(
+    return ScoredWindows(
         example=example[order],
         splits=np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64),
         start_logits=np.asarray(start_logits, np.float32),
@@ -183,7 +183,7 @@ def _check_logits(
         )
 
 
-def _exact_candidates(windows: Windows, n_best: int, max_answer_length: int) -> Candidates:
+def _exact_candidates(windows: ScoredWindows, n_best: int, max_answer_length: int) -> Candidates:
     """The n_best pairs of each window, and what ties with the last of them."""
     lengths = np.diff(windows.splits)
     order = np.argsort(lengths, kind="stable")  # like lengths together: little padding
@@ -201,7 +201,7 @@ def _exact_candidates(windows: Windows, n_best: int, max_answer_length: int) -> 
 
 
 def _best_pairs(
-    windows: Windows, rows: NDArray[np.int64], n_best: int, max_answer_length: int
+    windows: ScoredWindows, rows: NDArray[np.int64], n_best: int, max_answer_length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Window, start token and end token of the best pairs of the windows `rows`."""
     lengths = windows.splits[rows + 1] - windows.splits[rows]
@@ -237,7 +237,9 @@ def _distinct(found: Candidates) -> Candidates:
     )
 
 
-def _reference_candidates(windows: Windows, n_best: int, max_answer_length: int) -> Candidates:
+def _reference_candidates(
+    windows: ScoredWindows, n_best: int, max_answer_length: int
+) -> Candidates:
     """Pairs of each window's n_best starts and ends, best first, in run_qa's order."""
     parts = []
     for row, example in enumerate(windows.example):

@@ -22,15 +22,13 @@ from qa_core.errors import (
     StorageError,
 )
 from qa_core.reading import (
-    EMBEDDED,
     check_rejected_fraction,
-    check_source,
     count_reasons,
     read_examples,
     read_source,
-    source_digest,
 )
 from qa_core.schemas import EXAMPLES, REJECTIONS
+from qa_core.sources import EMBEDDED, check_source, source_digest
 
 CONTEXT = "Zoë's 😀 bridge over the Orla opened in 1912."
 START = CONTEXT.index("1912")
