@@ -201,5 +201,4 @@ def scores_table(scores: ExampleScores) -> pa.Table:
 
 def scores_from_table(table: pa.Table) -> ExampleScores:
     """The inverse of `scores_table`."""
-    columns = {field.name: table[field.name].to_numpy() for field in fields(ExampleScores)}
-    return ExampleScores(**columns | {"ids": columns["ids"].astype(np.str_)})
+    return ExampleScores(**{f.name: table[f.name].to_numpy() for f in fields(ExampleScores)})

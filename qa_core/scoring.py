@@ -25,7 +25,7 @@ IDS_SHOWN = 5  # of the ids an error is about
 class ExampleScores:
     """Scores of single examples, sorted by id, so that joining shards in any order is the same."""
 
-    ids: NDArray[np.str_]  # (examples,)
+    ids: NDArray[np.object_]  # (examples,) texts
     has_answer: NDArray[np.bool_]  # (examples,) whether it has an accepted answer
     is_text: NDArray[np.bool_]  # (examples,) whether the span found is any text at all
     exact: NDArray[np.float64]  # (examples,) 0 or 1, of the best span
@@ -52,7 +52,7 @@ def score_answers(answers: pa.Table, examples: pa.Table) -> ExampleScores:
     golds = gold_texts(examples)
     pairs = [score_text(text, gold) for text, gold in zip(texts, golds, strict=True)]
     scores = ExampleScores(
-        ids=np.array(examples["id"].to_pylist(), np.str_),
+        ids=examples["id"].to_numpy(),
         has_answer=_has_answer(examples),
         is_text=np.array([bool(text) for text in texts], bool),
         exact=np.array([exact for exact, _ in pairs], np.float64),
