@@ -105,17 +105,15 @@ def absolute_source(source: str) -> str:
     return str(Path(source).expanduser().absolute()) if is_local else source
 
 
-def wants_gpu(scaling: ScalingSettings) -> bool:
+def wants_gpu(configured: bool | None) -> bool:
     """Whether workers get a GPU each: as configured, else if the cluster has any."""
-    if scaling.use_gpu is not None:
-        return scaling.use_gpu
-    return available_resources().get("GPU", 0) >= 1
+    return available_resources().get("GPU", 0) >= 1 if configured is None else configured
 
 
 def check_workers(scaling: ScalingSettings) -> None:
     """Raise `ResourceError` unless the cluster has, or can grow to, all workers at once."""
     total = available_resources()
-    need = {"CPU": scaling.cpus_per_worker, "GPU": 1 if wants_gpu(scaling) else 0}
+    need = {"CPU": scaling.cpus_per_worker, "GPU": 1 if wants_gpu(scaling.use_gpu) else 0}
     for name, each in need.items():
         if each * scaling.num_workers > total.get(name, 0):
             raise ResourceError(
@@ -126,6 +124,17 @@ def check_workers(scaling: ScalingSettings) -> None:
                 expected="workers that can run all at once",
                 remedy="lower scaling.num_workers, or start more nodes",
             )
+
+
+def count_scorers(*, use_gpu: bool) -> int:
+    """Processes that can compute logits at once, with a GPU or else a CPU each."""
+    name = "GPU" if use_gpu else "CPU"
+    count = int(available_resources().get(name, 0))
+    if count < 1:
+        raise ResourceError(
+            f"the cluster has no {name}", "scoring", f"one {name} at least", "start a node with one"
+        )
+    return count
 
 
 def available_resources() -> dict[str, float]:

@@ -105,7 +105,7 @@ class ScalingSettings:
     """What of the cluster a job uses."""
 
     num_workers: PositiveInt = 1
-    """Training processes; for evaluate, processes that compute logits."""
+    """Training processes."""
     use_gpu: bool | None = None
     """One GPU for each worker; null: if the cluster has GPUs."""
     cpus_per_worker: PositiveInt = 1
@@ -167,7 +167,8 @@ class EvaluateConfig(RunSettings):
     trained; without one, best spans are given (v1.1) unless the data has unanswerable questions,
     for which the threshold with the best F1 on this data is taken, and said."""
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
-    scaling: ScalingSettings = field(default_factory=ScalingSettings)
+    use_gpu: bool | None = None
+    """Compute logits on GPUs; null: if the cluster has any."""
 
 
 @dataclass(frozen=True)

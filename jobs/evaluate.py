@@ -16,7 +16,7 @@ from jobs.artefacts import (
     write_rejections,
     write_report,
 )
-from jobs.cluster import absolute_storage, check_workers, connect, console, run_job, wants_gpu
+from jobs.cluster import absolute_storage, connect, console, count_scorers, run_job, wants_gpu
 from jobs.configuration import EvaluateConfig, FeatureSettings, parse_config
 from jobs.console import show_scores
 from jobs.models import check_model, load_model_config, model_digest, resolve_model
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = {"dev": digest, "model": model_digest(model)}
     check_run(run, config, inputs)
     connect()
-    check_workers(config.scaling)
+    use_gpu = wants_gpu(config.use_gpu)
+    count_scorers(use_gpu=use_gpu)  # before any work
     prepared = prepare_split(config.data, "dev", model, features, storage_path)
     if not prepared.num_examples:
         raise DataError("no usable question", "data.dev", "at least one")
@@ -55,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepared,
         out_folder=scoring,
         decoding=config.decoding,
-        num_workers=config.scaling.num_workers,
-        use_gpu=wants_gpu(config.scaling),
+        use_gpu=use_gpu,
     )
     given = config.null_threshold
     threshold = stored.get("null_threshold") if given is None else given

@@ -17,7 +17,7 @@ import ray
 import torch
 from ray.train import Checkpoint
 
-from jobs.cluster import quiet_data
+from jobs.cluster import count_scorers, quiet_data
 from jobs.configuration import DecodingSettings
 from jobs.prepared import Prepared, cached_tokenizer, load_prepared, shard_file
 from qa_core.batching import padding_rules
@@ -92,12 +92,11 @@ def score_prepared(
     *,
     out_folder: str,
     decoding: DecodingSettings,
-    num_workers: int,
     use_gpu: bool,
 ) -> ExampleScores:
     """Scores of `model` on all examples; found on storage where they were made before.
 
-    Runs on at most `num_workers` actors, one CPU (and GPU) each.
+    Runs on as many actors as there are CPUs (or GPUs) free for them.
     """
     done = join(out_folder, SCORES)
     if is_file(done):
@@ -108,7 +107,9 @@ def score_prepared(
         fn_constructor_args=(model, prepared.folder),
         fn_constructor_kwargs={"threads": 1},
         compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=min(num_workers, len(shards)), max_tasks_in_flight_per_actor=2
+            min_size=1,
+            max_size=min(count_scorers(use_gpu=use_gpu), len(shards)),
+            max_tasks_in_flight_per_actor=2,
         ),
         num_cpus=INFERENCE_CPUS,
         num_gpus=1 if use_gpu else 0,
@@ -145,7 +146,6 @@ def validate_checkpoint(
     prepared_folder: str,
     epoch: int,
     decoding: dict[str, Any],
-    num_workers: int,
     use_gpu: bool,
 ) -> dict[str, Any]:
     """Score one of a training's checkpoints: Ray Train runs this beside the next steps.
@@ -166,7 +166,6 @@ def validate_checkpoint(
         prepared,
         out_folder=out_folder,
         decoding=DecodingSettings(**decoding),
-        num_workers=num_workers,
         use_gpu=use_gpu,
     )
     summary = summarize(scores, prepared, None)

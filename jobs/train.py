@@ -107,7 +107,13 @@ def prepare_task(config: TrainConfig, model: str, run: str) -> TrainTask:
     write_rejections(run, (train, dev))
     warn_shared_contexts(train, dev)
     return TrainTask(
-        config, model, train, dev, run, wants_gpu(config.scaling), is_terminal=sys.stdout.isatty()
+        config,
+        model,
+        train,
+        dev,
+        run,
+        wants_gpu(config.scaling.use_gpu),
+        is_terminal=sys.stdout.isatty(),
     )
 
 
@@ -156,7 +162,6 @@ def finish(task: TrainTask) -> None:
         task.dev,
         out_folder=scoring,
         decoding=config.decoding,
-        num_workers=config.scaling.num_workers,
         use_gpu=task.use_gpu,
     )
     metrics = summarize(scores, task.dev, None)

@@ -140,7 +140,6 @@ def validation_arguments(task: TrainTask, epoch: int) -> dict[str, Any]:
         "prepared_folder": task.dev.folder,
         "epoch": epoch,
         "decoding": asdict(decoding),
-        "num_workers": task.config.scaling.num_workers,
         "use_gpu": task.use_gpu,
     }
 
