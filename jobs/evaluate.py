@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_json(join(run, "metrics.json"), metrics)
     show_scores(metrics, "Scores")
     console.print(_threshold_origin(given, stored, metrics))
-    console.print(f"Results: {run}\nDone in {time.monotonic() - started:.0f} s.")
+    done = f"Results: {run}\nDone in {time.monotonic() - started:.0f} s."
+    console.print(done, markup=False)
 
 
 def stored_settings(model: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ray.train import (
     ValidationConfig,
 )
 from ray.train.torch import TorchTrainer
+from rich.markup import escape
 
 from jobs.artefacts import (
     begin_run,
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = run_inputs(config, model)
     check_run(run, config, inputs)
     if is_file(join(run, METRICS)):
-        console.print(f"This run is finished already: [bold]{run}[/bold]")
+        console.print(f"This run is finished already: [bold]{escape(run)}[/bold]")
         show_results(run, config)
         return
     check_writable(run)
@@ -123,7 +124,7 @@ def train(task: TrainTask) -> None:
     console.print(
         f"Training on {scaling.num_workers} worker(s), "
         f"{'a GPU' if task.use_gpu else f'{scaling.cpus_per_worker} CPU'} each; "
-        f"run folder [bold]{task.run}[/bold]"
+        f"run folder [bold]{escape(task.run)}[/bold]"
     )
     resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if task.use_gpu else {})
     TorchTrainer(
@@ -235,11 +236,12 @@ def show_results(run: str, config: TrainConfig) -> None:
     console.print(
         f"\nResults: {run}\n"
         "  predictions.json, nbest_predictions.json, metrics.json, report.html\n"
-        f"  model/  loads with AutoModelForQuestionAnswering.from_pretrained\n"
+        "  model/  loads with AutoModelForQuestionAnswering.from_pretrained\n"
         "Next:\n"
         f'  python -m jobs.predict --model {run}/model --ask "…" --context FILE\n'
         f"  python -m jobs.evaluate --model {run}/model --data.dev YOUR.json\n"
-        "  python -m jobs.train --run_name NAME --data.train … --data.dev …"
+        "  python -m jobs.train --run_name NAME --data.train … --data.dev …",
+        markup=False,
     )
 
 
