@@ -2,7 +2,6 @@
 
 import json
 import platform
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,15 +16,25 @@ from pyarrow import fs
 
 from jobs.configuration import DecodingSettings, config_keys, dump_config
 from jobs.prepared import Prepared, read_rejections, shard_file
+from qa_core.answering import SETTINGS_KEY
 from qa_core.decoding import apply_null_threshold, null_odds
 from qa_core.errors import ConfigError
+from qa_core.reading import count_reasons
 from qa_core.reporting import render_report
-from qa_core.storage import is_file, join, locate, read_bytes, read_table, write_bytes
+from qa_core.storage import (
+    is_file,
+    join,
+    locate,
+    read_bytes,
+    read_table,
+    write_bytes,
+    write_file,
+    write_json_lines,
+)
 
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
-QA_SETTINGS = "extractive_qa"  # key in the model's config.json
 NOT_IN_MODEL = ("training_state.pt", "history.json", "epoch.json")
 FREE_KEYS = ("storage_path", "scaling.threads_per_worker", "scaling.max_failures")
 
@@ -75,12 +84,6 @@ def provenance() -> str:
 def write_json(uri: str, value: Any) -> None:
     """Write indented JSON in UTF-8, keys in the order given."""
     write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def write_json_lines(uri: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_bytes(uri, "".join(lines).encode())
 
 
 def write_rejections(run: str, splits: Sequence[Prepared]) -> None:
@@ -135,7 +138,7 @@ def save_model(
         for name in NOT_IN_MODEL:
             (folder / name).unlink(missing_ok=True)
         config = json.loads((folder / "config.json").read_text())
-        config[QA_SETTINGS] = {
+        config[SETTINGS_KEY] = {
             "max_length": max_length,
             "doc_stride": doc_stride,
             **asdict(decoding),
@@ -147,10 +150,24 @@ def save_model(
         fs.copy_files(str(folder), target_path, destination_filesystem=target)
 
 
-def write_report(run: str, **content: Any) -> None:
-    """report.html: scores, learning curve and settings on one self-contained page."""
-    config = read_bytes(join(run, CONFIG)).decode()
-    write_bytes(join(run, "report.html"), render_report(config=config, **content).encode())
+def write_report(
+    run: str,
+    *,
+    title: str,
+    metrics: Mapping[str, Any],
+    curve: Sequence[Mapping[str, Any]],
+    splits: Sequence[Prepared],
+) -> None:
+    """report.html: scores, learning curve, rejections and settings on one self-contained page."""
+    rejections = pa.concat_tables([read_rejections(prepared) for prepared in splits])
+    page = render_report(
+        title=title,
+        metrics=metrics,
+        curve=curve,
+        rejections=count_reasons(rejections),
+        config=read_bytes(join(run, CONFIG)).decode(),
+    )
+    write_bytes(join(run, "report.html"), page.encode())
 
 
 def _answer_shards(prepared: Prepared, scoring: str, threshold: float | None) -> Iterator[pa.Table]:
@@ -170,11 +187,7 @@ def _stream_object(uri: str, pairs: Iterable[tuple[str, Any]]) -> None:
                 stream.write(f"{separator}{json.dumps(key, ensure_ascii=False)}: {text}")
                 separator = ",\n"
             stream.write("{}\n" if separator == "{\n" else "\n}\n")
-        filesystem, path = locate(uri)
-        partial = f"{path}.partial"
-        with filesystem.open_output_stream(partial) as sink, file.open("rb") as source:
-            shutil.copyfileobj(source, sink)
-        filesystem.move(partial, path)
+        write_file(uri, file)
 
 
 def _own_version() -> str:

@@ -1,7 +1,9 @@
 """Connecting to Ray, and whether the cluster has what a configuration asks for."""
 
+import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +11,21 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from jobs.configuration import ScalingSettings
 from qa_core.errors import ConfigError, QAError, ResourceError
+from qa_core.storage import join
 
+RUN_NAME = re.compile(r"\w[\w.-]*")
 console = Console(soft_wrap=True, highlight=False)
 
 # Set before Ray starts; what a person sets in the environment wins.
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a checkpoint counts once the controller saw it
+    # A worker's node may first have to be started and set up; Ray's own minute is too short.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker shows twice
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; silences its notice
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -27,17 +34,18 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
+# What a person has set of these here, workers need too.
+_PASSED_ON = ("HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+
 
 def run_job(main: Callable[[], None]) -> None:
     """Run a job's `main`; an error is the last thing printed and makes the exit status 1 or 2."""
     try:
         main()
-    except ConfigError as error:
-        leave(f"error: {error}", status=2)
-    except QAError as error:
-        leave(f"error: {error}", status=1)
     except Exception as error:
         cause = root_cause(error)
+        if isinstance(cause, QAError):
+            leave(f"error: {cause}", status=2 if isinstance(cause, ConfigError) else 1)
         console.print_exception()
         leave(f"error: {type(cause).__name__}: {cause}", status=1)
 
@@ -52,13 +60,18 @@ def leave(message: str, *, status: int) -> None:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The project's own error behind what Ray raised for it, or the innermost one."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        return root_cause(failure)
-    inner = getattr(error, "cause", None) or error.__cause__
-    if isinstance(error, QAError) or not isinstance(inner, BaseException):
+    """The project's own error behind what Ray raised for it, or the innermost one.
+
+    An error that a Ray task raised comes back as an error of both kinds, the first one its cause.
+    Of several workers that failed, one that failed with an error of the project's own counts.
+    """
+    failures = [root_cause(e) for e in getattr(error, "worker_failures", {}).values()]
+    if failures:
+        return next((e for e in failures if isinstance(e, QAError)), failures[0])
+    if isinstance(error, QAError) and not isinstance(error, RayTaskError):
         return error
-    return root_cause(inner)
+    inner = getattr(error, "cause", None) or error.__cause__
+    return root_cause(inner) if isinstance(inner, BaseException) else error
 
 
 def connect() -> None:
@@ -66,10 +79,11 @@ def connect() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
-        ray.init(
-            logging_level="warning",
-            runtime_env={"env_vars": {name: os.environ[name] for name in _ENVIRONMENT}},
-        )
+        job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+        given = (job.get("runtime_env") or {}).get("env_vars") or {}  # Ray refuses to set one twice
+        names = [name for name in (*_ENVIRONMENT, *_PASSED_ON) if name in os.environ]
+        passed = {name: os.environ[name] for name in names if name not in given}
+        ray.init(logging_level="warning", runtime_env={"env_vars": passed})
     quiet_data(has_bars=sys.stdout.isatty())
 
 
@@ -97,6 +111,18 @@ def absolute_storage(storage_path: str) -> str:
             remedy="give --storage_path",
         )
     return str(path.absolute())
+
+
+def run_folder(storage_path: str, run_name: str) -> str:
+    """The folder or URI of a run; `ConfigError` for a name that is no plain folder name."""
+    if not RUN_NAME.fullmatch(run_name) or run_name == "prepared":
+        raise ConfigError(
+            f"{run_name!r} is no name of a run",
+            where="run_name",
+            expected="letters, digits, '.', '_' and '-', not beginning with '.' or '-'; "
+            'not "prepared", where features are',
+        )
+    return join(absolute_storage(storage_path), run_name)
 
 
 def absolute_source(source: str) -> str:
@@ -127,14 +153,17 @@ def check_workers(scaling: ScalingSettings) -> None:
 
 
 def count_scorers(*, use_gpu: bool) -> int:
-    """Processes that can compute logits at once, with a GPU or else a CPU each."""
+    """Processes that can compute logits at once, with a GPU or else a CPU each, one at least.
+
+    One CPU stays free of them, where there are several, for the tasks that decode.
+    """
     name = "GPU" if use_gpu else "CPU"
     count = int(available_resources().get(name, 0))
     if count < 1:
         raise ResourceError(
             f"the cluster has no {name}", "scoring", f"one {name} at least", "start a node with one"
         )
-    return count
+    return count if use_gpu else max(1, count - 1)
 
 
 def available_resources() -> dict[str, float]:

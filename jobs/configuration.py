@@ -31,7 +31,21 @@ Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DevSettings:
+    """Which questions and contexts.
+
+    A source is SQuAD v1.1 / v2.0 JSON (a path or URI), a folder saved by `datasets`,
+    hub:NAME:SPLIT, or embedded:train, embedded:dev, embedded:handwritten.
+    """
+
+    dev: str | list[str] = "embedded:dev"
+    """Source or list of sources to score on."""
+    max_rejected_fraction: ClosedUnitInterval = 0.01
+    """The run stops when more than this part of the records cannot be used."""
+
+
+@dataclass(frozen=True)
+class DataSettings(DevSettings):
     """Which questions and contexts.
 
     A source is SQuAD v1.1 / v2.0 JSON (a path or URI), a folder saved by `datasets`,
@@ -40,10 +54,6 @@ class DataSettings:
 
     train: str | list[str] = "embedded:train"
     """Source or list of sources to learn from."""
-    dev: str | list[str] = "embedded:dev"
-    """Source or list of sources to score on."""
-    max_rejected_fraction: ClosedUnitInterval = 0.01
-    """The run stops when more than this part of the records cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class ModelSettings:
 
     name_or_path: str = "embedded"
     """Folder or Hub name; "embedded": the small English encoder of the extra `demo`."""
-    dropout: float | None = None
+    dropout: ClosedUnitInterval | None = None
     """Replaces every dropout probability of the model; null keeps the model's own."""
 
 
@@ -113,7 +123,7 @@ class ScalingSettings:
     threads_per_worker: PositiveInt | None = None
     """Threads of a worker's arithmetic; null: the node's cores shared by the workers on it."""
     max_failures: NonNegativeInt = 2
-    """Times lost workers are replaced, going on from the last checkpoint."""
+    """Times a failed or lost worker is replaced, going on from the last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ class EvaluateConfig(RunSettings):
     """Names the run; the same name and settings continue it."""
     model: str = "runs/demo/model"
     """Folder, URI or Hub name of a model with a span head."""
-    data: DataSettings = field(default_factory=DataSettings)
+    data: DevSettings = field(default_factory=DevSettings)
     max_length: PositiveInt | None = None
     """Tokens in a window; null: what the model was trained with (else 384)."""
     doc_stride: NonNegativeInt | None = None
@@ -166,7 +176,12 @@ class EvaluateConfig(RunSettings):
     """No answer where null_score - score exceeds it; null: the model's, found when it was
     trained; without one, best spans are given (v1.1) unless the data has unanswerable questions,
     for which the threshold with the best F1 on this data is taken, and said."""
-    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    n_best: PositiveInt | None = None
+    """Candidates kept for a question; null: the model's (else 20)."""
+    max_answer_length: PositiveInt | None = None
+    """Tokens in an answer at most; null: the model's (else 30)."""
+    mode: Literal["exact", "reference"] | None = None
+    """exact: the best of all spans; reference: run_qa's search; null: the model's (else exact)."""
     use_gpu: bool | None = None
     """Compute logits on GPUs; null: if the cluster has any."""
 
@@ -180,7 +195,7 @@ class PredictConfig:
     context: str
     """A UTF-8 text file with the answer in it; "-" for standard input."""
     model: str = "runs/demo/model"
-    """Folder or Hub name of a model with a span head."""
+    """Folder, URI or Hub name of a model with a span head."""
     top_k: PositiveInt = 3
     """Answers shown."""
 

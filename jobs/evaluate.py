@@ -5,10 +5,10 @@ python -m jobs.evaluate --model runs/demo/model --data.dev dev.json --run_name d
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from jobs.artefacts import (
-    QA_SETTINGS,
     begin_run,
     check_run,
     write_answers,
@@ -16,15 +16,27 @@ from jobs.artefacts import (
     write_rejections,
     write_report,
 )
-from jobs.cluster import absolute_storage, connect, console, count_scorers, run_job, wants_gpu
-from jobs.configuration import EvaluateConfig, FeatureSettings, parse_config
+from jobs.cluster import (
+    absolute_storage,
+    connect,
+    console,
+    count_scorers,
+    run_folder,
+    run_job,
+    wants_gpu,
+)
+from jobs.configuration import (
+    DecodingSettings,
+    EvaluateConfig,
+    FeatureSettings,
+    parse_config,
+)
 from jobs.console import show_scores
 from jobs.models import check_model, load_model_config, model_digest, resolve_model
 from jobs.prepare import check_data, prepare_split, split_digest, split_sources
-from jobs.prepared import read_rejections
 from jobs.shard_scoring import score_prepared, summarize
+from qa_core.answering import SETTINGS_KEY
 from qa_core.errors import DataError
-from qa_core.reading import count_reasons
 from qa_core.storage import check_writable, join
 
 
@@ -33,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     config = parse_config(EvaluateConfig, arguments)
     storage_path = absolute_storage(config.storage_path)
-    run = join(storage_path, config.run_name)
+    run = run_folder(config.storage_path, config.run_name)
     check_data(config.data, ["dev"])
     stored = stored_settings(config.model)
     features = window_settings(config, stored)
@@ -51,15 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begin_run(run, config, inputs)
     write_rejections(run, [prepared])
     scoring = join(run, "scoring")
+    given = config.null_threshold
+    threshold = stored.get("null_threshold") if given is None else given
     scores = score_prepared(
         model,
         prepared,
         out_folder=scoring,
-        decoding=config.decoding,
+        decoding=decoding_settings(config, stored),
+        has_null=prepared.has_unanswerable or threshold is not None,
         use_gpu=use_gpu,
     )
-    given = config.null_threshold
-    threshold = stored.get("null_threshold") if given is None else given
     metrics = summarize(scores, prepared, threshold)
     write_answers(run, prepared, scoring=scoring, threshold=metrics.get("null_threshold"))
     write_report(
@@ -67,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title=f"Evaluation {config.run_name}",
         metrics=metrics,
         curve=[],
-        rejections=count_reasons(read_rejections(prepared)),
+        splits=[prepared],
     )
     write_json(join(run, "metrics.json"), metrics)
     show_scores(metrics, "Scores")
@@ -79,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def stored_settings(model: str) -> dict[str, Any]:
     """Windows, decoding and null threshold stored with a model of ours; {} for others."""
     config = load_model_config(resolve_model(model))
-    return dict(getattr(config, QA_SETTINGS, None) or {})
+    return dict(getattr(config, SETTINGS_KEY, None) or {})
 
 
 def window_settings(config: EvaluateConfig, stored: dict[str, Any]) -> FeatureSettings:
@@ -92,6 +105,15 @@ def window_settings(config: EvaluateConfig, stored: dict[str, Any]) -> FeatureSe
         if doc_stride is None
         else doc_stride,
     )
+
+
+def decoding_settings(config: EvaluateConfig, stored: dict[str, Any]) -> DecodingSettings:
+    """How to decode: as configured, else as the model was scored in training, else the defaults."""
+    chosen = {}
+    for name, default in asdict(DecodingSettings()).items():
+        configured = getattr(config, name)
+        chosen[name] = stored.get(name, default) if configured is None else configured
+    return DecodingSettings(**chosen)
 
 
 def _threshold_origin(given: float | None, stored: dict[str, Any], metrics: dict[str, Any]) -> str:

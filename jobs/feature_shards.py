@@ -83,13 +83,11 @@ def _shard_row(
     shard: str, examples: pa.Table, features: pa.Table, rejections: list[pa.Table]
 ) -> pa.Table:
     texts = examples["answers"].combine_chunks().field("text")
-    is_labelled = pc.not_equal(features["start_positions"], features["cls_index"])
     row = {
         "shard": shard,
         "num_examples": len(examples),
         "num_unanswerable": int((np.asarray(texts.value_lengths()) == 0).sum()),
         "num_features": len(features),
-        "num_labelled": int(pc.sum(is_labelled).as_py() or 0),
         "num_tokens": int(pc.sum(pc.list_value_length(features["input_ids"])).as_py() or 0),
         "context_digests": sorted(
             {digest_text(text) for text in pc.unique(examples["context"]).to_pylist()}
@@ -105,7 +103,6 @@ SHARD_ROW = pa.schema(
         ("num_examples", pa.int64()),
         ("num_unanswerable", pa.int64()),
         ("num_features", pa.int64()),
-        ("num_labelled", pa.int64()),
         ("num_tokens", pa.int64()),
         ("context_digests", pa.list_(pa.int64())),
         ("rejections", pa.list_(pa.struct(list(REJECTIONS)))),

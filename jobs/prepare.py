@@ -8,17 +8,18 @@ What is there already (same content, tokenizer and window sizes) is not made aga
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
+from rich.markup import escape
 
 from jobs.cluster import absolute_source, absolute_storage, connect, console, run_job
 from jobs.configuration import (
-    DataSettings,
+    DevSettings,
     FeatureSettings,
     PrepareConfig,
     as_list,
@@ -31,7 +32,7 @@ from jobs.feature_shards import (
     shard_name,
 )
 from jobs.models import check_model
-from jobs.prepared import Prepared, load_prepared, read_rejections, save_prepared
+from jobs.prepared import REJECTED, Prepared, load_prepared, read_rejections, save_prepared
 from qa_core.features import FEATURES_VERSION
 from qa_core.reading import (
     check_rejected_fraction,
@@ -41,7 +42,7 @@ from qa_core.reading import (
 )
 from qa_core.schemas import REJECTIONS
 from qa_core.sources import check_source, source_digest
-from qa_core.storage import check_writable, join
+from qa_core.storage import check_writable, join, write_json_lines
 from qa_core.tokenizing import load_tokenizer, tokenizer_digest
 
 SPLITS = ("train", "dev")
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warn_shared_contexts(prepared["train"], prepared["dev"])
 
 
-def check_data(data: DataSettings, splits: Sequence[str]) -> None:
+def check_data(data: DevSettings, splits: Sequence[str]) -> None:
     """Raise before any work where a source is missing."""
     for split in splits:
         for source in split_sources(data, split):
@@ -70,16 +71,22 @@ def check_data(data: DataSettings, splits: Sequence[str]) -> None:
 
 
 def prepare_split(
-    data: DataSettings, split: str, model: str, features: FeatureSettings, storage_path: str
+    data: DevSettings, split: str, model: str, features: FeatureSettings, storage_path: str
 ) -> Prepared:
     """The features of one split, made now or found on storage, with a line that says so."""
     started = time.monotonic()
     sources = split_sources(data, split)
-    folder = join(storage_path, "prepared", split_digest(sources, model, features))
+    folder = prepared_folder(storage_path, sources, model, features)
     prepared = load_prepared(folder)
     is_new = prepared is None
     if prepared is not None:  # made with this tokenizer, perhaps from another folder
         prepared = replace(prepared, tokenizer=model)
+        check_rejected_fraction(
+            read_rejections(prepared),
+            num_read=prepared.num_read,
+            max_fraction=data.max_rejected_fraction,
+            listed_in=join(folder, REJECTED),
+        )
     else:
         prepared = _prepare(
             sources, folder, model, features, max_fraction=data.max_rejected_fraction
@@ -95,24 +102,33 @@ def prepare_split(
         listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
         console.print(
             f"  [yellow]{prepared.num_rejected} of {prepared.num_read} records rejected"
-            f"[/yellow] ({listed}); see rejections.jsonl"
+            f"[/yellow] ({listed}); see {escape(join(folder, REJECTED))}"
         )
     return prepared
 
 
-def split_sources(data: DataSettings, split: str) -> list[str]:
+def split_sources(data: DevSettings, split: str) -> list[str]:
     """The sources of a split, local ones as absolute paths."""
     return [absolute_source(source) for source in as_list(getattr(data, split))]
 
 
 def split_digest(sources: Sequence[str], model: str, features: FeatureSettings) -> str:
-    """Names prepared data by all that decides its content."""
+    """Names a split by all that decides its examples and features, wherever the files lie."""
     parts = [
-        *(f"{source}={source_digest(source)}" for source in sources),
+        *(source_digest(source) for source in sources),
         tokenizer_digest(load_tokenizer(model)),
         f"{features.max_length} {features.doc_stride} {FEATURES_VERSION}",
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def prepared_folder(
+    storage_path: str, sources: Sequence[str], model: str, features: FeatureSettings
+) -> str:
+    """Where a split's features are: by content, and by the sources' names, which are kept too."""
+    names = [split_digest(sources, model, features), *sources]
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return join(storage_path, "prepared", digest)
 
 
 def warn_shared_contexts(train: Prepared, dev: Prepared) -> None:
@@ -135,18 +151,19 @@ def _prepare(
 ) -> Prepared:
     blocks, ids, rejections = _read(sources)
     num_read = sum(map(len, ids.values())) + len(rejections)
-    check_rejected_fraction(rejections, num_read=num_read, max_fraction=max_fraction)
-    rows = _make_shards(
-        blocks,
+    _check_rejections(folder, rejections, num_read=num_read, max_fraction=max_fraction)
+    shard_maker = partial(
+        make_shard,
         folder=folder,
         tokenizer=model,
         max_length=features.max_length,
         doc_stride=features.doc_stride,
         repeated=_repeated_rows(ids),
     )
+    rows = _make_shards(blocks, shard_maker)
     found = pa.Table.from_pylist([r for row in rows for r in row["rejections"]], REJECTIONS)
     rejections = in_source_order([rejections, found], sources)
-    check_rejected_fraction(rejections, num_read=num_read, max_fraction=max_fraction)
+    _check_rejections(folder, rejections, num_read=num_read, max_fraction=max_fraction)
     prepared = Prepared(
         folder=folder,
         tokenizer=model,
@@ -158,11 +175,22 @@ def _prepare(
         context_digests=tuple(sorted({d for row in rows for d in row["context_digests"]})),
         **{name: sum(row[name] for row in rows) for name in SUMMED},
     )
-    save_prepared(prepared, rejections)
+    save_prepared(prepared)
     return prepared
 
 
-SUMMED = ("num_examples", "num_unanswerable", "num_features", "num_labelled", "num_tokens")
+def _check_rejections(
+    folder: str, rejections: pa.Table, *, num_read: int, max_fraction: float
+) -> None:
+    """Write the list of rejections, then stop the run where they are too many."""
+    listed_in = join(folder, REJECTED)
+    write_json_lines(listed_in, rejections.to_pylist())
+    check_rejected_fraction(
+        rejections, num_read=num_read, max_fraction=max_fraction, listed_in=listed_in
+    )
+
+
+SUMMED = ("num_examples", "num_unanswerable", "num_features", "num_tokens")
 
 
 def _read(sources: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]], pa.Table]:
@@ -199,14 +227,16 @@ def _repeated_rows(ids: dict[str, list[str]]) -> dict[str, list[int]]:
     return repeated
 
 
-def _make_shards(blocks: dict[str, Any], **arguments: Any) -> list[dict[str, Any]]:
+def _make_shards(
+    blocks: dict[str, Any], shard_maker: Callable[[pa.Table], pa.Table]
+) -> list[dict[str, Any]]:
     """What `make_shard` tells of every block, in order."""
     if not blocks:
         return []
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     dataset = ray.data.from_arrow_refs(list(blocks.values())).map_batches(
-        partial(make_shard, **arguments), batch_format="pyarrow", batch_size=None
+        shard_maker, batch_format="pyarrow", batch_size=None
     )
     rows: list[dict[str, Any]] = sorted(dataset.take_all(), key=lambda row: row["shard"])
     return rows

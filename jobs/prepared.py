@@ -1,8 +1,8 @@
 """Prepared data: examples and their features in shards on storage, named by a digest.
 
 Folder `storage_path/prepared/DIGEST/`: `examples-SHARD.arrow`, `features-SHARD.arrow`,
-`rejections.arrow` and, written last, `manifest.json`. The digest is of the sources' content, the
-tokenizer, max_length, doc_stride and the version of the features.
+`rejections.jsonl` and, written last, `manifest.json`. The digest is of the sources' names and
+content, the tokenizer, max_length, doc_stride and the version of the features.
 """
 
 import json
@@ -13,12 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.models import local_model
 from qa_core.schemas import REJECTIONS
-from qa_core.storage import is_file, join, read_bytes, read_table, write_bytes, write_table
+from qa_core.storage import is_file, join, read_bytes, read_table, write_bytes
 from qa_core.tokenizing import load_tokenizer
 
 MANIFEST = "manifest.json"
-REJECTED = "rejections.arrow"
+REJECTED = "rejections.jsonl"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class Prepared:
     num_examples: int
     num_unanswerable: int
     num_features: int
-    num_labelled: int  # features that hold their answer
     num_tokens: int  # in all features, without padding
     context_digests: tuple[int, ...] = ()  # 8 bytes of digest a distinct context
 
@@ -45,9 +45,8 @@ class Prepared:
         return self.num_unanswerable > 0
 
 
-def save_prepared(prepared: Prepared, rejections: pa.Table) -> None:
-    """Write rejections and manifest: the data set counts as complete from here on."""
-    write_table(join(prepared.folder, REJECTED), rejections)
+def save_prepared(prepared: Prepared) -> None:
+    """Write the manifest: the data set counts as complete from here on."""
     text = json.dumps(asdict(prepared), indent=1)
     write_bytes(join(prepared.folder, MANIFEST), text.encode())
 
@@ -63,7 +62,8 @@ def load_prepared(folder: str) -> Prepared | None:
 
 def read_rejections(prepared: Prepared) -> pa.Table:
     """The records that could not be used."""
-    return read_table(join(prepared.folder, REJECTED)).cast(REJECTIONS)
+    lines = read_bytes(join(prepared.folder, REJECTED)).decode().splitlines()
+    return pa.Table.from_pylist([json.loads(line) for line in lines], schema=REJECTIONS)
 
 
 def shard_file(folder: str, kind: str, shard: str) -> str:
@@ -83,4 +83,4 @@ def read_features(prepared: Prepared, columns: Sequence[str]) -> pa.Table:
 @lru_cache(maxsize=2)
 def cached_tokenizer(name_or_path: str) -> Any:
     """The tokenizer, loaded once a process."""
-    return load_tokenizer(name_or_path)
+    return load_tokenizer(local_model(name_or_path))

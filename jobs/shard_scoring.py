@@ -6,8 +6,7 @@ numbers an example. Answers and scores are written below an output folder.
 """
 
 import json
-import tempfile
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.train import Checkpoint
 
 from jobs.cluster import count_scorers, quiet_data
 from jobs.configuration import DecodingSettings
+from jobs.models import local_model
 from jobs.prepared import Prepared, cached_tokenizer, load_prepared, shard_file
-from qa_core.batching import padding_rules
+from qa_core.batching import PaddingRules, padding_rules
 from qa_core.decoding import decode_answers
 from qa_core.errors import StorageError
 from qa_core.inference import predict_logits
@@ -44,15 +43,14 @@ METRICS = "metrics.json"
 class ShardInference:
     """An actor that holds a model and gives the logits of shards."""
 
-    def __init__(self, model: str, prepared_folder: str, *, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(
+        self, model: str, *, prepared_folder: str, rules: PaddingRules, use_gpu: bool
+    ) -> None:
+        torch.set_num_threads(1)  # Ray runs one of these for every CPU
+        self.device = torch.device("cuda" if use_gpu else "cpu")
         self.folder = prepared_folder
         self.model = load_checkpoint(model).to(self.device)
-        prepared = load_prepared(prepared_folder)
-        if prepared is None:
-            raise StorageError("prepared data is gone", prepared_folder, "its manifest.json")
-        self.rules = padding_rules(cached_tokenizer(prepared.tokenizer))
+        self.rules = rules
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Start and end logits of a shard, one number a token, windows one after another."""
@@ -67,7 +65,7 @@ def decode_shard(
     prepared_folder: str,
     out_folder: str,
     decoding: DecodingSettings,
-    has_unanswerable: bool,
+    has_null: bool,
 ) -> list[dict[str, Any]]:
     """Write a shard's answers; the scores of its examples, a row each."""
     shard = row["shard"]
@@ -79,7 +77,7 @@ def decode_shard(
         examples=examples,
         **asdict(decoding),
         # Best spans now, the null answer among the candidates; the threshold comes when known.
-        null_threshold=float("inf") if has_unanswerable else None,
+        null_threshold=float("inf") if has_null else None,
     )
     write_table(shard_file(out_folder, "answers", shard), answers)
     rows: list[dict[str, Any]] = scores_table(score_answers(answers, examples)).to_pylist()
@@ -92,11 +90,13 @@ def score_prepared(
     *,
     out_folder: str,
     decoding: DecodingSettings,
+    has_null: bool,
     use_gpu: bool,
 ) -> ExampleScores:
     """Scores of `model` on all examples; found on storage where they were made before.
 
-    Runs on as many actors as there are CPUs (or GPUs) free for them.
+    Runs on as many actors as there are CPUs (or GPUs) free for them. `has_null`: the null answer
+    is one of the candidates.
     """
     done = join(out_folder, SCORES)
     if is_file(done):
@@ -104,8 +104,12 @@ def score_prepared(
     shards = [{"shard": shard} for shard in prepared.shards]
     logits = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
         ShardInference,
-        fn_constructor_args=(model, prepared.folder),
-        fn_constructor_kwargs={"threads": 1},
+        fn_constructor_args=(model,),
+        fn_constructor_kwargs={
+            "prepared_folder": prepared.folder,
+            "rules": padding_rules(cached_tokenizer(prepared.tokenizer)),
+            "use_gpu": use_gpu,
+        },
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             max_size=min(count_scorers(use_gpu=use_gpu), len(shards)),
@@ -120,7 +124,7 @@ def score_prepared(
             prepared_folder=prepared.folder,
             out_folder=out_folder,
             decoding=decoding,
-            has_unanswerable=prepared.has_unanswerable,
+            has_null=has_null,
         ),
         num_cpus=DECODING_CPUS,
     )
@@ -144,6 +148,7 @@ def validate_checkpoint(
     *,
     run: str,
     prepared_folder: str,
+    tokenizer: str,
     epoch: int,
     decoding: dict[str, Any],
     use_gpu: bool,
@@ -153,25 +158,40 @@ def validate_checkpoint(
     Writes the figures to `run/scoring/epoch-NNN/metrics.json`, where the learning curve reads
     them, and returns them for Ray Train to choose the best checkpoint by.
     """
-    name = epoch_name(epoch)
-    out_folder = join(run, "scoring", name)
     prepared = load_prepared(prepared_folder)
     if prepared is None:
         raise StorageError("prepared data is gone", prepared_folder, "its manifest.json")
     quiet_data(has_bars=False)
     # With every CPU in training, scoring waits for its end, however long that is.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
+    summary = score_epoch(
+        run,
+        replace(prepared, tokenizer=tokenizer),
+        epoch=epoch,
+        decoding=DecodingSettings(**decoding),
+        use_gpu=use_gpu,
+    )
+    print(f"epoch {epoch}: exact {summary['exact']:.2f}, F1 {summary['f1']:.2f}", flush=True)
+    return {"exact": summary["exact"], "f1": summary["f1"]}
+
+
+def score_epoch(
+    run: str, prepared: Prepared, *, epoch: int, decoding: DecodingSettings, use_gpu: bool
+) -> dict[str, Any]:
+    """The figures of one epoch's checkpoint, also written to its scoring folder."""
+    name = epoch_name(epoch)
+    out_folder = join(run, "scoring", name)
     scores = score_prepared(
         join(run, "checkpoints", name),
         prepared,
         out_folder=out_folder,
-        decoding=DecodingSettings(**decoding),
+        decoding=decoding,
+        has_null=prepared.has_unanswerable,
         use_gpu=use_gpu,
     )
-    summary = summarize(scores, prepared, None)
-    write_bytes(join(out_folder, METRICS), json.dumps({"epoch": epoch, **summary}).encode())
-    print(f"epoch {epoch}: exact {summary['exact']:.2f}, F1 {summary['f1']:.2f}", flush=True)
-    return {"exact": summary["exact"], "f1": summary["f1"]}
+    summary = {"epoch": epoch, **summarize(scores, prepared, None)}
+    write_bytes(join(out_folder, METRICS), json.dumps(summary).encode())
+    return summary
 
 
 def read_curve(run: str, num_epochs: int) -> list[dict[str, Any]]:
@@ -186,11 +206,8 @@ def epoch_name(epoch: int) -> str:
 
 
 def load_checkpoint(model: str) -> Any:
-    """A model from a folder, a Hub name or a URI (copied to this machine while loading)."""
-    if "://" not in model:
-        return load_model(model, seed=0)
-    with tempfile.TemporaryDirectory() as folder:
-        return load_model(str(Checkpoint(model).to_directory(folder)), seed=0)
+    """A model from a folder, a Hub name or a URI."""
+    return load_model(local_model(model), seed=0)
 
 
 def scores_table(scores: ExampleScores) -> pa.Table:

@@ -30,11 +30,18 @@ from jobs.artefacts import (
     save_model,
     write_answers,
     write_json,
-    write_json_lines,
     write_rejections,
     write_report,
 )
-from jobs.cluster import absolute_storage, check_workers, connect, console, run_job, wants_gpu
+from jobs.cluster import (
+    absolute_storage,
+    check_workers,
+    connect,
+    console,
+    run_folder,
+    run_job,
+    wants_gpu,
+)
 from jobs.configuration import TrainConfig, parse_config
 from jobs.console import show_curve, show_scores
 from jobs.models import check_model, model_digest
@@ -46,19 +53,23 @@ from jobs.prepare import (
     split_sources,
     warn_shared_contexts,
 )
-from jobs.prepared import Prepared, read_rejections
 from jobs.shard_scoring import (
     epoch_name,
     read_curve,
-    score_prepared,
-    summarize,
+    score_epoch,
     validate_checkpoint,
 )
 from jobs.training_worker import HISTORY, TrainTask, train_worker
 from qa_core.errors import DataError
-from qa_core.reading import count_reasons
 from qa_core.reporting import learning_curve
-from qa_core.storage import check_writable, is_directory, is_file, join, read_bytes
+from qa_core.storage import (
+    check_writable,
+    is_directory,
+    is_file,
+    join,
+    read_bytes,
+    write_json_lines,
+)
 
 METRICS = "metrics.json"
 
@@ -67,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score and save a model."""
     started = time.monotonic()
     config = parse_config(TrainConfig, arguments)
-    run = join(absolute_storage(config.storage_path), config.run_name)
+    run = run_folder(config.storage_path, config.run_name)
     check_data(config.data, SPLITS)
     model = check_model(config.model.name_or_path, config.features)
     inputs = run_inputs(config, model)
     check_run(run, config, inputs)
     if is_file(join(run, METRICS)):
         console.print(f"This run is finished already: [bold]{escape(run)}[/bold]")
-        show_results(run, config)
+        show_results(run)
         return
     check_writable(run)
     connect()
@@ -83,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begin_run(run, config, inputs)
     train(task)
     finish(task)
-    show_results(run, config)
+    show_results(run)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
 
@@ -155,17 +166,11 @@ def finish(task: TrainTask) -> None:
     """Choose the best epoch by F1 and write the run's files; metrics.json comes last."""
     config, run = task.config, task.run
     num_epochs = config.train.num_epochs
-    best = best_epoch(run, num_epochs)
+    score_missing(task)
+    metrics = best_scores(run, num_epochs)
+    best = metrics.pop("epoch")
     checkpoint = join(run, "checkpoints", epoch_name(best))
     scoring = join(run, "scoring", epoch_name(best))
-    scores = score_prepared(
-        checkpoint,
-        task.dev,
-        out_folder=scoring,
-        decoding=config.decoding,
-        use_gpu=task.use_gpu,
-    )
-    metrics = summarize(scores, task.dev, None)
     threshold = metrics.get("null_threshold")
     write_answers(run, task.dev, scoring=scoring, threshold=threshold)
     save_model(
@@ -177,28 +182,42 @@ def finish(task: TrainTask) -> None:
         null_threshold=threshold,
     )
     curve = write_events(run, num_epochs)
-    splits = (task.train, task.dev)
     write_report(
         run,
         title=f"Run {config.run_name}",
         metrics=metrics,
         curve=curve,
-        rejections=sum_rejections(splits),
+        splits=(task.train, task.dev),
     )
     write_json(join(run, METRICS), {**metrics, "best_epoch": best})
 
 
-def best_epoch(run: str, num_epochs: int) -> int:
-    """The scored epoch with the highest F1 whose checkpoint is there; of equals, the first.
+def score_missing(task: TrainTask) -> None:
+    """Score the checkpoints whose scoring beside the training failed, and say which are gone."""
+    first = 0 if task.config.train.score_untrained else 1
+    for epoch in range(first, task.config.train.num_epochs + 1):
+        if is_file(join(task.run, "scoring", epoch_name(epoch), METRICS)):
+            continue
+        if not is_directory(join(task.run, "checkpoints", epoch_name(epoch))):
+            console.print(f"[yellow]warning[/yellow]: epoch {epoch} could not be scored")
+            continue
+        score_epoch(
+            task.run,
+            task.dev,
+            epoch=epoch,
+            decoding=task.config.decoding,
+            use_gpu=task.use_gpu,
+        )
 
-    Where no score came through, the last epoch.
-    """
+
+def best_scores(run: str, num_epochs: int) -> dict[str, Any]:
+    """The figures of the scored and kept epoch with the highest F1; of equals, the first."""
     scored = [
-        (-figures["f1"], figures["epoch"])
+        figures
         for figures in read_curve(run, num_epochs)
         if is_directory(join(run, "checkpoints", epoch_name(figures["epoch"])))
     ]
-    return int(min(scored)[1]) if scored else num_epochs
+    return dict(min(scored, key=lambda figures: (-figures["f1"], figures["epoch"])))
 
 
 def write_events(run: str, num_epochs: int) -> list[dict[str, Any]]:
@@ -212,18 +231,14 @@ def write_events(run: str, num_epochs: int) -> list[dict[str, Any]]:
     return learning_curve(history, scores)
 
 
-def sum_rejections(splits: Sequence[Prepared]) -> dict[str, int]:
-    """Rejected records by reason, over all splits."""
-    total: dict[str, int] = {}
-    for prepared in splits:
-        for reason, count in count_reasons(read_rejections(prepared)).items():
-            total[reason] = total.get(reason, 0) + count
-    return total
-
-
-def show_results(run: str, config: TrainConfig) -> None:
+def show_results(run: str) -> None:
     """The curve, the scores, where the files are and what to do next."""
-    curve = write_events(run, config.train.num_epochs)
+    lines = read_bytes(join(run, "metrics.jsonl")).decode().splitlines()
+    events = [json.loads(line) for line in lines]
+    history, scores = (
+        [event for event in events if event["event"] == kind] for kind in ("step", "score")
+    )
+    curve = learning_curve(history, scores)
     metrics = json.loads(read_bytes(join(run, METRICS)))
     show_curve(curve)
     show_scores(metrics, "Best checkpoint on the dev data")

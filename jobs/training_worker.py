@@ -85,7 +85,7 @@ def make_trainer(task: TrainTask, folder: Path | None) -> Trainer:
         process=Process(
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
-            device=ray.train.torch.get_device(),
+            device=ray.train.torch.get_device() if task.use_gpu else torch.device("cpu"),
         ),
     )
     if folder:
@@ -138,6 +138,7 @@ def validation_arguments(task: TrainTask, epoch: int) -> dict[str, Any]:
     return {
         "run": task.run,
         "prepared_folder": task.dev.folder,
+        "tokenizer": task.model,
         "epoch": epoch,
         "decoding": asdict(decoding),
         "use_gpu": task.use_gpu,

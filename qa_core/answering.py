@@ -10,12 +10,14 @@ import torch
 from qa_core.batching import padding_rules
 from qa_core.decoding import decode_answers
 from qa_core.errors import DataError
-from qa_core.features import build_features
+from qa_core.features import build_features, check_max_length, max_length_limit
 from qa_core.inference import predict_logits
 from qa_core.schemas import EXAMPLES
 from qa_core.tokenizing import load_tokenizer
 from qa_core.training import load_model
 
+SETTINGS_KEY = "extractive_qa"  # of a trained model's config.json: windows, decoding, threshold
+# For models that come without such settings; run_qa's defaults.
 DEFAULT_MAX_LENGTH = 384
 DEFAULT_DOC_STRIDE = 128
 DEFAULT_MAX_ANSWER_LENGTH = 30
@@ -33,7 +35,7 @@ class Answerer:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
         self.tokenizer = tokenizer
-        self.settings: dict[str, Any] = getattr(model.config, "extractive_qa", None) or {}
+        self.settings: dict[str, Any] = getattr(model.config, SETTINGS_KEY, None) or {}
 
     @classmethod
     def from_pretrained(cls, path: str, *, device: torch.device | None = None) -> "Answerer":
@@ -56,15 +58,19 @@ class Answerer:
         `score` is the probability among the n-best candidates, `start` and `end` are half-open
         characters of the context; the null answer has the text "" and -1, -1. Lists of questions
         and contexts give a list; top_k above 1 gives a list of at most so many, best first.
-        Lengths are in tokens; None takes what the model was trained with. The null answer is
+        Lengths are in tokens; None takes what the model was trained with (a stride too large for
+        a `max_seq_len` given here is cut to a third of it). The null answer is
         possible where `handle_impossible_answer` says so, or by default where a null threshold
         is stored with the model; the stored threshold decides (0 without one).
         """
         examples, is_single = _examples(question, context)
         length = max_seq_len or self._setting("max_length", self._longest())
-        stride = DEFAULT_DOC_STRIDE if doc_stride is None else doc_stride
-        if doc_stride is None:
-            stride = min(self._setting("doc_stride", stride), length // 4)
+        check_max_length(length, tokenizer=self.tokenizer, model_config=self.model.config)
+        stride = doc_stride
+        if stride is None:
+            stride = self._setting("doc_stride", DEFAULT_DOC_STRIDE)
+            is_trained = max_seq_len is None and "doc_stride" in self.settings
+            stride = stride if is_trained else min(stride, length // 3)
         features = build_features(
             examples, tokenizer=self.tokenizer, max_length=length, doc_stride=stride
         )
@@ -79,6 +85,7 @@ class Answerer:
             n_best=max(top_k, self._setting("n_best", 20)),
             max_answer_length=max_answer_len
             or self._setting("max_answer_length", DEFAULT_MAX_ANSWER_LENGTH),
+            mode=self.settings.get("mode", "exact"),
             null_threshold=self._null_threshold(handle_impossible_answer),
         )
         found = [_top(row, top_k) for row in answers.to_pylist()]
@@ -90,7 +97,8 @@ class Answerer:
 
     def _longest(self) -> int:
         """The default window, within the model's own limit."""
-        return min(DEFAULT_MAX_LENGTH, int(self.tokenizer.model_max_length))
+        limit = max_length_limit(tokenizer=self.tokenizer, model_config=self.model.config)
+        return DEFAULT_MAX_LENGTH if limit is None else min(DEFAULT_MAX_LENGTH, limit)
 
     def _null_threshold(self, is_handled: bool | None) -> float | None:
         stored = self.settings.get("null_threshold")

@@ -20,6 +20,12 @@ class QAError(ValueError):
         return text + (f". Do: {remedy}" if remedy else "")
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, its first line only."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 class DataError(QAError):
     """A file or a record is not what its format promises."""
 

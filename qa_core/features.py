@@ -159,8 +159,7 @@ def check_window_sizes(*, num_special_tokens: int, max_length: int, doc_stride: 
 
 def check_max_length(max_length: int, *, tokenizer: Any, model_config: Any) -> None:
     """Raise `ModelError` when windows would be longer than the model's positions."""
-    limits = [tokenizer.model_max_length, _num_positions(model_config)]
-    limit = min((n for n in limits if n is not None and n < 10**9), default=None)
+    limit = max_length_limit(tokenizer=tokenizer, model_config=model_config)
     if limit is not None and max_length > limit:
         raise ModelError(
             f"max_length {max_length} is above the model's {limit}",
@@ -168,6 +167,12 @@ def check_max_length(max_length: int, *, tokenizer: Any, model_config: Any) -> N
             expected=f"at most {limit}",
             remedy="lower max_length; long contexts are covered by overlapping windows",
         )
+
+
+def max_length_limit(*, tokenizer: Any, model_config: Any) -> int | None:
+    """Tokens the model takes at most, by its tokenizer and its positions; None without a limit."""
+    limits = [tokenizer.model_max_length, _num_positions(model_config)]
+    return min((int(n) for n in limits if n is not None and n < 10**9), default=None)
 
 
 def _num_positions(model_config: Any) -> int | None:

@@ -120,7 +120,13 @@ def count_reasons(rejections: pa.Table) -> dict[str, int]:
     return {pair["values"]: pair["counts"] for pair in ordered}
 
 
-def check_rejected_fraction(rejections: pa.Table, *, num_read: int, max_fraction: float) -> None:
+def check_rejected_fraction(
+    rejections: pa.Table,
+    *,
+    num_read: int,
+    max_fraction: float,
+    listed_in: str = "the rejections table",
+) -> None:
     """Raise `DataError` when more than `max_fraction` of the records read were rejected."""
     if not len(rejections) or len(rejections) / num_read <= max_fraction:
         return
@@ -131,7 +137,7 @@ def check_rejected_fraction(rejections: pa.Table, *, num_read: int, max_fraction
         f"{len(rejections)} of {num_read} records cannot be used ({reasons}). First: {shown}",
         where=str(rows[0]["source"]),
         expected=f"at most {max_fraction:.1%} bad records",
-        remedy="mend the data (rejections.jsonl lists all), or raise data.max_rejected_fraction",
+        remedy=f"mend the data ({listed_in} lists all), or raise data.max_rejected_fraction",
     )
 
 

@@ -1,8 +1,8 @@
 """Where records come from: SQuAD JSON, folders and Hub names of `datasets`, the embedded data.
 
 A source is a path or URI of SQuAD v1.1 / v2.0 JSON, a folder saved by `datasets`
-(`Dataset.save_to_disk`), `hub:NAME:SPLIT` for a data set on the Hub, or `embedded:NAME` for the
-data shipped with the project.
+(`Dataset.save_to_disk`), `hub:NAME:SPLIT` or `hub:NAME:CONFIG:SPLIT` for a data set on the Hub,
+or `embedded:NAME` for the data shipped with the project.
 """
 
 import codecs
@@ -186,11 +186,12 @@ def _load_folder(source: str) -> Any:
 def _load_hub(source: str) -> Any:
     import datasets  # slow to import, and most runs read JSON
 
-    name, _, split = source.removeprefix("hub:").partition(":")
-    if not name or not split:
-        raise DataError("name or split missing", source, "hub:NAME:SPLIT, e.g. hub:squad:train")
+    parts = source.removeprefix("hub:").split(":")
+    if len(parts) not in (2, 3) or not all(parts):
+        expected = "hub:NAME:SPLIT or hub:NAME:CONFIG:SPLIT, e.g. hub:rajpurkar/squad:train"
+        raise DataError("name or split missing", source, expected)
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(*parts[:-1], split=parts[-1])
     except Exception as error:  # the Hub's client raises errors of many libraries
         raise DataError(
             f"cannot be loaded from the Hub ({error})",

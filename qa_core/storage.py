@@ -2,10 +2,14 @@
 
 import contextlib
 import hashlib
+import io
+import json
 import posixpath
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import fs
@@ -104,18 +108,34 @@ def write_bytes(uri: str, content: bytes | memoryview) -> None:
 
     Folders above it are made. `StorageError` where that is not possible.
     """
+    _write_stream(uri, io.BytesIO(content))
+
+
+def write_file(uri: str, file: Path) -> None:
+    """Copy a local file to `uri`, a piece at a time, whole or not at all as `write_bytes`."""
+    with file.open("rb") as source:
+        _write_stream(uri, source)
+
+
+def _write_stream(uri: str, source: BinaryIO) -> None:
     filesystem, path = locate(uri)
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
         filesystem.create_dir(posixpath.dirname(path), recursive=True)
-        with filesystem.open_output_stream(partial) as stream:
-            stream.write(content)
+        with filesystem.open_output_stream(partial) as sink:
+            shutil.copyfileobj(source, sink, PIECE_BYTES)
         filesystem.move(partial, path)
     except (OSError, pa.ArrowInvalid) as error:
         _discard(filesystem, partial)
         raise StorageError(
             f"cannot be written ({error})", uri, "a writable place", "choose another storage_path"
         ) from error
+
+
+def write_json_lines(uri: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, in UTF-8."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_bytes(uri, "".join(lines).encode())
 
 
 def _discard(filesystem: fs.FileSystem, path: str) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from qa_core.errors import ModelError
+from qa_core.errors import ModelError, first_line
 
 TEXTS_PER_CALL = 256  # bounds the tokenizers library's own objects that live at a time
 
@@ -65,9 +65,9 @@ def load_tokenizer(name_or_path: str) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise ModelError(
-            f"its tokenizer cannot be loaded ({_first_line(error)})",
+            f"its tokenizer cannot be loaded ({first_line(error)})",
             where=name_or_path,
             expected="a folder or name that AutoTokenizer loads",
             remedy="check the path, or the network for a Hub name",
@@ -172,7 +172,3 @@ def _null_special(tokenizer: Any, special: Sequence[int]) -> int | None:
         if token_id is not None and token_id in special:
             return list(special).index(token_id)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

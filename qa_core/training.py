@@ -27,7 +27,7 @@ from qa_core.batching import (
     plan_epoch,
     rank_share,
 )
-from qa_core.errors import DataError, ModelError, QAError
+from qa_core.errors import DataError, ModelError, QAError, first_line
 
 STATE_FILE = "training_state.pt"
 
@@ -267,9 +267,9 @@ def load_model(name_or_path: str, *, seed: int, dropout: float | None = None) ->
         return AutoModelForQuestionAnswering.from_pretrained(
             name_or_path, config=config, dtype=torch.float32
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise ModelError(
-            f"cannot be loaded ({str(error).strip().splitlines()[0]})",
+            f"cannot be loaded ({first_line(error)})",
             where=name_or_path,
             expected="a folder or name that AutoModelForQuestionAnswering loads",
             remedy="check the path, or the network for a Hub name",

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from jobs import evaluate, predict, prepare, train
-from jobs.artefacts import QA_SETTINGS
+from jobs.cluster import root_cause
 from jobs.configuration import FeatureSettings
 from jobs.prepared import load_prepared, read_features, read_rejections
-from qa_core.answering import Answerer
+from qa_core.answering import SETTINGS_KEY, Answerer
 from qa_core.demo_corpus import generate_corpus
 from qa_core.errors import ConfigError, DataError, QAError, ResourceError
 from qa_core.features import build_features
@@ -74,7 +74,7 @@ def settings(data: dict[str, str], model: Path, storage: Path, **more: Any) -> l
         "model.name_or_path": model,
         "model.dropout": 0.0,
         "features.max_length": 96,
-        "features.doc_stride": 24,
+        "features.doc_stride": 40,
         "train.learning_rate": 1e-3,
         "train.per_worker_batch_size": 8,
         "storage_path": storage,
@@ -109,7 +109,7 @@ def test_a_run_leaves_what_the_design_lists(finished: Path) -> None:
     assert (finished / "rejections.jsonl").read_text() == ""
     config = (finished / "config.yaml").read_text()
     assert config.startswith("# ray-extractive-qa")
-    assert yaml.safe_load(config)["features"] == {"max_length": 96, "doc_stride": 24}
+    assert yaml.safe_load(config)["features"] == {"max_length": 96, "doc_stride": 40}
     assert "<h1>Run run</h1>" in (finished / "report.html").read_text()
 
 
@@ -133,7 +133,7 @@ def test_the_best_epoch_is_kept_and_saved(finished: Path) -> None:
     metrics = read_json(finished / "metrics.json")
     curve = [read_json(finished / "scoring" / f"epoch-{e:03d}" / "metrics.json") for e in range(3)]
     assert metrics["f1"] == max(row["f1"] for row in curve)
-    stored = read_json(finished / "model" / "config.json")[QA_SETTINGS]
+    stored = read_json(finished / "model" / "config.json")[SETTINGS_KEY]
     assert stored["null_threshold"] == metrics["null_threshold"]
     assert (stored["max_length"], stored["n_best"]) == (96, 20)
     assert not (finished / "model" / "training_state.pt").exists()
@@ -283,8 +283,8 @@ def test_prepared_features_equal_those_of_one_process(
     files = [data["train"], data["answerable"]]
     prepare.main(prepare_arguments(files, data["dev"], tiny_model, tmp_path))
     sizes = FeatureSettings(max_length=96, doc_stride=24)
-    folder = tmp_path / "prepared" / prepare.split_digest(files, str(tiny_model), sizes)
-    prepared = load_prepared(str(folder))
+    folder = prepare.prepared_folder(str(tmp_path), files, str(tiny_model), sizes)
+    prepared = load_prepared(folder)
     assert prepared is not None
     assert len(prepared.shards) == 2
     examples, _ = read_examples(files)
@@ -327,6 +327,8 @@ def test_bad_records_are_listed_and_many_stop_the_run(
     with pytest.raises(DataError, match=r"records cannot be used \(.*data.max_rejected_fraction"):
         prepare.main(arguments)
     prepare.main([*arguments, "--data.max_rejected_fraction=0.1"])
+    with pytest.raises(DataError, match="records cannot be used"):  # also when found on storage
+        prepare.main(arguments)
     found = [load_prepared(str(folder)) for folder in prepare_folder(tmp_path)]
     rejected = [read_rejections(p).to_pylist() for p in found if p and p.num_rejected]
     assert [(r["record"], r["reason"]) for r in rejected[0]] == [
@@ -335,6 +337,54 @@ def test_bad_records_are_listed_and_many_stop_the_run(
         (9, "answer not at answer_start"),
     ]
     assert {r["source"] for r in rejected[0]} == {broken}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "the file is empty"), ("[1, 2]", "JSON, but not SQuAD's"), ('{"a', "not JSON at line 1")],
+)
+def test_an_error_in_a_remote_task_is_told_as_it_was_raised(
+    content: str, message: str, data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """A file that cannot be read: file, what was found, what was expected; no traceback."""
+    file = tmp_path / "train.json"
+    file.write_text(content)
+    with pytest.raises(Exception, match=message) as caught:
+        train.main(settings({**data, "train": str(file)}, tiny_model, tmp_path))
+    cause = root_cause(caught.value)
+    assert isinstance(cause, DataError)
+    assert str(cause).startswith(f"{file}: {message}")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_features_outlive_the_model_they_were_made_with(
+    finished: Path, data: dict[str, str], tmp_path: Path
+) -> None:
+    """Another model with the same tokenizer, given as a URI, is scored on stored features."""
+    for name in ("first", "second"):
+        shutil.copytree(finished / "model", tmp_path / name)
+        uri = (tmp_path / name).as_uri()
+        where = [f"--model={uri}", f"--run_name={name}-scores", f"--storage_path={tmp_path}"]
+        evaluate.main([*where, f"--data.dev={data['dev']}"])
+        shutil.rmtree(tmp_path / name)
+    assert len(prepare_folder(tmp_path)) == 1
+    scores = [read_json(tmp_path / f"{n}-scores" / "metrics.json") for n in ("first", "second")]
+    assert scores[0] == scores[1]
+
+
+def test_a_checkpoint_that_was_not_scored_is_scored_at_the_end(
+    finished: Path, data: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Scoring that failed beside the training does not drop the epoch from the choice."""
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(finished.parent / "prepared", tmp_path / "prepared")
+    run = tmp_path / "run"
+    (run / "metrics.json").unlink()
+    shutil.rmtree(run / "scoring" / "epoch-002")
+    train.main(settings(data, tiny_model, tmp_path))
+    assert (run / "scoring" / "epoch-002" / "metrics.json").read_bytes() == (
+        finished / "scoring" / "epoch-002" / "metrics.json"
+    ).read_bytes()
 
 
 def test_duplicate_ids_across_files_and_shared_passages_are_told(
@@ -367,6 +417,7 @@ def test_more_workers_than_the_cluster_has_are_refused(
         ({"features.max_length": 129}, "max_length 129 is above the model's 128"),
         ({"model.name_or_path": "./nowhere"}, "./nowhere: no such folder"),
         ({"storage_path": "/proc/none"}, "/proc/none.*cannot be written"),
+        ({"run_name": "../run"}, "run_name: '../run' is no name of a run"),
         ({"train.learning_rat": 1}, "unknown key 'train.learning_rat'.*'train.learning_rate'"),
     ],
 )
