@@ -32,7 +32,14 @@ from jobs.feature_shards import (
     shard_name,
 )
 from jobs.models import check_model
-from jobs.prepared import REJECTED, Prepared, load_prepared, read_rejections, save_prepared
+from jobs.prepared import (
+    REJECTED,
+    Prepared,
+    cached_tokenizer,
+    load_prepared,
+    read_rejections,
+    save_prepared,
+)
 from qa_core.features import FEATURES_VERSION
 from qa_core.reading import (
     check_rejected_fraction,
@@ -43,7 +50,7 @@ from qa_core.reading import (
 from qa_core.schemas import REJECTIONS
 from qa_core.sources import check_source, source_digest
 from qa_core.storage import check_writable, join, write_json_lines
-from qa_core.tokenizing import load_tokenizer, tokenizer_digest
+from qa_core.tokenizing import tokenizer_digest
 
 SPLITS = ("train", "dev")
 
@@ -116,7 +123,7 @@ def split_digest(sources: Sequence[str], model: str, features: FeatureSettings) 
     """Names a split by all that decides its examples and features, wherever the files lie."""
     parts = [
         *(source_digest(source) for source in sources),
-        tokenizer_digest(load_tokenizer(model)),
+        tokenizer_digest(cached_tokenizer(model)),
         f"{features.max_length} {features.doc_stride} {FEATURES_VERSION}",
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

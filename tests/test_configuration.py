@@ -32,12 +32,12 @@ def test_a_written_configuration_is_read_back(
     kind: type[TrainConfig | EvaluateConfig | PrepareConfig], tmp_path: Path
 ) -> None:
     """config.yaml of a run is a valid --config, comments at its head included."""
-    config = parse_config(kind, ["--data.train=[a.json, b.json]", "--storage_path=/é"])
+    config = parse_config(kind, ["--data.dev=[a.json, b.json]", "--storage_path=/é"])
     file = tmp_path / "config.yaml"
     file.write_text("# commit x\n" + dump_config(config), encoding="utf-8")
     assert parse_config(kind, [f"--config={file}"]) == config
-    assert as_list(config.data.train) == ["a.json", "b.json"]
-    assert as_list(config.data.dev) == ["embedded:dev"]
+    assert as_list(config.data.dev) == ["a.json", "b.json"]
+    assert as_list(kind().data.dev) == ["embedded:dev"]
 
 
 @pytest.mark.parametrize(

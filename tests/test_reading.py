@@ -826,7 +826,8 @@ def test_too_many_rejections_are_counted_by_reason_and_the_first_shown() -> None
     assert re.search(
         r"^a\.json: 9 of 20 records cannot be used \(missing id: 6, empty answer: 3\)\. "
         rf"First: {shown}\. Expected: at most 10\.0% bad records\. "
-        r"Do: mend the data \(rejections\.jsonl lists all\), or raise data\.max_rejected_fraction$",
+        r"Do: mend the data \(the rejections table lists all\), "
+        r"or raise data\.max_rejected_fraction$",
         str(caught.value),
     )
 

@@ -33,6 +33,10 @@ SETTINGS = TrainingSettings(
     seed=3,
 )
 
+# A softmax does not feel what is added to all of its inputs: these have a gradient of 0 but for
+# rounding, which Adam scales up to steps of its own.
+WITHOUT_GRADIENT = ("qa_outputs.bias", "key.bias")
+
 
 def make_features(folder: Path) -> Any:
     """23 features of different lengths: batches of 6 leave an uneven last one."""
@@ -94,8 +98,12 @@ def test_world_size_does_not_change_the_course(
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["losses"] == pytest.approx([step.loss for step in expected], abs=1e-4)
     assert state["tokens"] == [step.num_tokens for step in expected]
+    compared = 0
     for name, weight in alone.model.state_dict().items():
-        torch.testing.assert_close(state["weights"][name], weight, atol=1e-3, rtol=1e-3)
+        if not name.endswith(WITHOUT_GRADIENT):
+            torch.testing.assert_close(state["weights"][name], weight, atol=1e-3, rtol=1e-3)
+            compared += 1
+    assert compared > 30
 
 
 def test_loss_falls_and_steps_are_counted(tiny_model: Path) -> None:
