@@ -53,6 +53,7 @@ from qa_core.storage import check_writable, join, write_json_lines
 from qa_core.tokenizing import tokenizer_digest
 
 SPLITS = ("train", "dev")
+SUMMED = ("num_examples", "num_unanswerable", "num_features", "num_tokens")  # over shards
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -195,9 +196,6 @@ def _check_rejections(
     check_rejected_fraction(
         rejections, num_read=num_read, max_fraction=max_fraction, listed_in=listed_in
     )
-
-
-SUMMED = ("num_examples", "num_unanswerable", "num_features", "num_tokens")
 
 
 def _read(sources: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]], pa.Table]:

@@ -62,7 +62,8 @@ def load_prepared(folder: str) -> Prepared | None:
 
 def read_rejections(prepared: Prepared) -> pa.Table:
     """The records that could not be used."""
-    lines = read_bytes(join(prepared.folder, REJECTED)).decode().splitlines()
+    # Lines end at \n alone: an id may hold another of the line ends that str.splitlines knows.
+    lines = read_bytes(join(prepared.folder, REJECTED)).split(b"\n")[:-1]
     return pa.Table.from_pylist([json.loads(line) for line in lines], schema=REJECTIONS)
 
 

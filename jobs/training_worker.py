@@ -16,6 +16,7 @@ from ray.experimental import tqdm_ray
 from ray.train import Checkpoint, ValidationTaskConfig
 
 from jobs.configuration import DecodingSettings, TrainConfig
+from jobs.models import local_model
 from jobs.prepared import Prepared, cached_tokenizer, read_features
 from jobs.shard_scoring import epoch_name
 from qa_core.batching import padding_rules
@@ -76,7 +77,7 @@ def make_trainer(task: TrainTask, folder: Path | None) -> Trainer:
     """The loop's trainer, its state that of the checkpoint where there is one."""
     context = ray.train.get_context()
     config = task.config
-    source = str(folder) if folder else task.model
+    source = str(folder) if folder else local_model(task.model)
     trainer = Trainer(
         load_model(source, seed=config.train.seed, dropout=config.model.dropout),
         read_features(task.train, COLUMNS),
