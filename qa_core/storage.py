@@ -60,12 +60,12 @@ def _kind_of(uri: str | Path) -> fs.FileType:
         raise StorageError(f"cannot be looked up ({error})", str(uri), "a path or URI") from error
 
 
-def list_files(uri: str | Path) -> list[str]:
-    """The file `uri` itself, or all files below the folder `uri`, sorted."""
+def list_files(uri: str | Path, *, recursive: bool = True) -> list[str]:
+    """The file `uri` itself, or all files in and (if `recursive`) below the folder, sorted."""
     filesystem, path = locate(uri)
     if _kind_of(uri) != fs.FileType.Directory:
         return [str(uri)]
-    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=recursive))
     below = sorted(info.path for info in found if info.type == fs.FileType.File)
     return [join(str(uri), posixpath.relpath(file, path)) for file in below]
 
@@ -76,13 +76,35 @@ def read_bytes(uri: str | Path) -> bytes:
         return bytes(stream.read())
 
 
+def read_pieces(uri: str | Path) -> Iterator[bytes]:
+    """The content of a file, `PIECE_BYTES` at a time; that of a .gz file unpacked."""
+    is_packed = str(uri).lower().endswith(".gz")
+    with _open(uri, compression="gzip" if is_packed else None) as stream:
+        while piece := stream.read(PIECE_BYTES):
+            yield bytes(piece)
+
+
 @contextlib.contextmanager
-def _open(uri: str | Path) -> Iterator[pa.NativeFile]:
-    """A file open for reading, its errors made the project's own."""
+def open_file(uri: str | Path) -> Iterator[pa.NativeFile]:
+    """A file open for reading at any place, its errors made the project's own."""
     filesystem, path = locate(uri)
+    with _own_errors(uri), filesystem.open_input_file(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _open(uri: str | Path, *, compression: str | None = None) -> Iterator[pa.NativeFile]:
+    """A file open for reading from its begin, its errors made the project's own."""
+    filesystem, path = locate(uri)
+    with _own_errors(uri), filesystem.open_input_stream(path, compression=compression) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _own_errors(uri: str | Path) -> Iterator[None]:
+    """Makes the errors of a file the project's own."""
     try:
-        with filesystem.open_input_stream(path) as stream:
-            yield stream
+        yield
     except FileNotFoundError as error:
         raise StorageError(
             "no such file",

@@ -55,10 +55,10 @@ BAD_QUESTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "malformed answers",
         r"answers is '1912', expected a list",
     ),
-    "answers in columns": (
-        {"answers": {"text": ["1912"], "answer_start": [START]}},
+    "answers an object": (
+        {"answers": {"text": ["1912"]}},
         "malformed answers",
-        r"answers is \{'text': \['1912'\], .*expected a list",
+        r"answers is \{'text': \['1912'\]\}, expected a list",
     ),
     "answer a text": ({"answers": ["1912"]}, "malformed answers", r"answers\[0\] is '1912'"),
     "answer null": ({"answers": [None]}, "malformed answers", r"answers\[0\] is None"),
@@ -556,7 +556,7 @@ def test_a_missing_file_is_named_and_the_kinds_of_sources_listed(tmp_path: Path)
         ('{"a": "caf\u00e9"}'.encode("latin-1"), r"not UTF-8 at byte 10\. .*convert the file"),
         ('{"data": []}'.encode("utf-16"), r"not UTF-8 at byte 0\. Expected: UTF-8 text"),
         (b"null", r"JSON, but not SQuAD's \(no object\)\. Expected: \{\"data\""),
-        (b"[]", r"JSON, but not SQuAD's \(no object\)"),
+        (b"[]", r"the file has no records\. Expected: SQuAD JSON"),
         (b'{"rows": [], "id": 1}', r"JSON, but not SQuAD's \(keys \['id', 'rows'\]\)"),
         (b'{"data": {"title": "Orla"}}', r"JSON, but not SQuAD's \(keys \['data'\]\)"),
         (b'{"version": "v2.0", "data": []}', r"the file has no articles"),
@@ -686,16 +686,15 @@ def test_a_bad_row_of_a_datasets_folder_is_rejected_by_its_number(
     assert re.match(detail, rejections["detail"].to_pylist()[0])
 
 
-def test_answers_of_another_shape_reject_each_row(tmp_path: Path) -> None:
+def test_answers_of_another_shape_are_refused_before_any_work(tmp_path: Path) -> None:
     """A column of plain texts has no answer_start: nothing can be placed."""
     rows = [make_row("a", answers=["1912"]), make_row("b", answers=["1912"])]
-    examples, rejections = read_examples(save_rows(tmp_path / "saved", rows))
-    assert len(examples) == 0
-    expected = [(0, "a", "malformed record"), (1, "b", "malformed record")]
-    assert rejected_rows(rejections) == expected
-    assert (
-        rejections["detail"].to_pylist()[0] == "row 0: expected answers with text and answer_start"
+    message = (
+        r"saved: column 'answers' is of type list<.*string>\. Expected: struct of lists text and "
+        r"answer_start, .*\. Do: convert it, or set data\.columns\.answers to another column"
     )
+    with pytest.raises(DataError, match=message):
+        read_examples(save_rows(tmp_path / "saved", rows))
 
 
 def test_missing_columns_of_a_datasets_folder_are_named(tmp_path: Path) -> None:
@@ -724,11 +723,12 @@ def test_a_folder_of_several_splits_names_them(tmp_path: Path) -> None:
     assert len(read_examples(f"{folder}/train")[0]) == 1
 
 
-def test_a_folder_that_datasets_did_not_save_is_refused(tmp_path: Path) -> None:
-    """A folder of JSON files is a likely mistake."""
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    """What it holds is named: leaving a file out in silence would lose its records."""
     write_questions(tmp_path / "a.json", make_question())
+    (tmp_path / "notes.txt").write_text("made in May")
     message = (
-        rf"^{re.escape(str(tmp_path))}: not a folder saved by datasets \(.+\)\. Expected: Data"
+        rf"^{re.escape(str(tmp_path))}: 1 files of no known format: .*/notes\.txt\. Expected: SQuAD"
     )
     with pytest.raises(DataError, match=message):
         read_examples(tmp_path)
