@@ -41,14 +41,15 @@ def check_record(
     example_id = id_text(fields.get("id"))
     if not example_id:
         raise RejectedError("missing id", f"id is {_found(record, 'id', rules)}, expected a text")
-    context, question = fields.get("context"), fields.get("question")
+    context, question, title = fields.get("context"), fields.get("question"), fields.get("title")
     if context is not known_context or context is None:
         _check_text(record, "context", LONGEST_CONTEXT, rules)
     _check_text(record, "question", LONGEST_TEXT, rules)
-    _check_length("id", example_id, LONGEST_TEXT)
-    title = fields.get("title")
     title = title if isinstance(title, str) and is_encodable(title) else ""
-    _check_length("title", title, LONGEST_TEXT)
+    if len(example_id) > LONGEST_TEXT:
+        raise _too_long("id", example_id, LONGEST_TEXT)
+    if len(title) > LONGEST_TEXT:
+        raise _too_long("title", title, LONGEST_TEXT)
     assert isinstance(context, str)
     assert isinstance(question, str)
     texts, starts, repairs = _check_answers(record, context, rules)
@@ -59,17 +60,17 @@ def _check_text(record: Record, name: str, longest: int, rules: ReadingRules) ->
     text = record.fields.get(name)
     if not isinstance(text, str) or not text or text.isspace():
         raise RejectedError(f"missing {name}", f"{name} is {_found(record, name, rules)}")
-    _check_length(name, text, longest)
+    if len(text) > longest:
+        raise _too_long(name, text, longest)
     if not is_encodable(text):
         raise RejectedError("invalid Unicode", f"{name} holds {_unicode_problem(text)}")
 
 
-def _check_length(name: str, text: str, longest: int) -> None:
-    if len(text) > longest:
-        advice = "cut it into passages" if name == "context" else "shorten it"
-        raise RejectedError(
-            f"{name} too long", f"{name} has {len(text)} characters, at most {longest}: {advice}"
-        )
+def _too_long(name: str, text: str, longest: int) -> RejectedError:
+    advice = "cut it into passages" if name == "context" else "shorten it"
+    return RejectedError(
+        f"{name} too long", f"{name} has {len(text)} characters, at most {longest}: {advice}"
+    )
 
 
 def _found(record: Record, name: str, rules: ReadingRules) -> str:
@@ -83,13 +84,12 @@ def _check_answers(
     record: Record, context: str, rules: ReadingRules
 ) -> tuple[list[str], list[int], list[tuple[str, str]]]:
     """The accepted answers' texts and starts, every one found there, and what was mended."""
-    if rules.is_mapped("answers") and "answers" not in record.fields:
+    if "answers" not in record.fields and rules.is_mapped("answers"):
         found = _found(record, "answers", rules)
         raise RejectedError("missing answers", f"answers is {found}, expected null for none")
-    answers = _answer_list(record.fields)
     texts, starts, repairs = [], [], []
-    for number, answer in enumerate(answers):
-        text, start = _answer_parts(answer, f"answers[{number}]")
+    for number, answer in enumerate(_answer_list(record.fields)):
+        text, start = _answer_parts(answer, number)
         if start < 0 or not context.startswith(text, start):
             repair = _repair_answer(text, start, f"answers[{number}]", context, rules)
             detail = f"answers[{number}]: {_change(text, start, repair)}"
@@ -126,15 +126,16 @@ def _answer_objects(texts: Any, starts: Any) -> Any:
     return [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
 
 
-def _answer_parts(answer: Any, place: str) -> tuple[str, int]:
+def _answer_parts(answer: Any, number: int) -> tuple[str, int]:
     text = answer.get("text") if isinstance(answer, dict) else None
     start = answer.get("answer_start") if isinstance(answer, dict) else None
-    if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
+    if not isinstance(text, str) or type(start) is not int:  # True is an int, too
         raise RejectedError(
-            "malformed answers", f"{place} is {short_repr(answer)}, expected {ANSWER_SHAPE}"
+            "malformed answers",
+            f"answers[{number}] is {short_repr(answer)}, expected {ANSWER_SHAPE}",
         )
     if not text:
-        raise RejectedError("empty answer", f"{place} has no text")
+        raise RejectedError("empty answer", f"answers[{number}] has no text")
     return text, start
 
 
@@ -160,9 +161,8 @@ def _change(text: str, start: int, repair: Repair | None) -> str:
 
 def id_text(value: Any) -> str:
     """An id as text; "" where it is none."""
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    text = str(value) if is_number or isinstance(value, str) else ""
-    return text if text.strip() and is_encodable(text) else ""
+    text = value if isinstance(value, str) else str(value) if type(value) is int else ""
+    return text if text and not text.isspace() and is_encodable(text) else ""
 
 
 def is_encodable(text: str) -> bool:

@@ -69,7 +69,7 @@ class JsonStream:
                     return value
             if limit is not None and len(self._text) - self._position > limit:
                 return TOO_LONG
-            self._read()
+            self._read(limit or 0)
 
     def elements(self) -> Iterator[int]:
         """Enters a list; the number of each element."""
@@ -126,12 +126,12 @@ class JsonStream:
         near_end = error.pos > len(self._text) - LONGEST_TOKEN
         return not self._is_whole and (near_end or error.msg.startswith("Unterminated string"))
 
-    def _read(self) -> None:
+    def _read(self, at_least: int = 0) -> None:
         """Drops what was used and reads as much again as is kept, so that the cost stays linear."""
         kept = self._text[self._position :]
         self._line, self._column = self._line_and_column(self._position)
         parts, size = [kept], 0
-        while size <= len(kept):
+        while size <= max(len(kept), at_least - len(kept)):
             piece = next(self._pieces, None)
             if piece is None:
                 self._is_whole = True

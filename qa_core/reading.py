@@ -17,6 +17,19 @@ from qa_core.records import DEFAULT_RULES, ReadingRules
 from qa_core.schemas import EXAMPLES, REJECTIONS
 from qa_core.sources import expand_source
 
+__all__ = [
+    "ReadBlock",
+    "ReadingRules",
+    "check_rejected_fraction",
+    "count_reasons",
+    "find_repeated_ids",
+    "in_source_order",
+    "read_blocks",
+    "read_examples",
+    "read_source",
+    "reject_rows",
+]
+
 REJECTIONS_SHOWN = 5  # of a source's rejections in an error text
 EXAMPLES_PER_BLOCK = 4096  # where blocks are joined again
 

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from qa_core.errors import ConfigError, DataError
@@ -37,6 +38,11 @@ class ReadingRules:
         """Whether the source's name is another than ours."""
         return self.column(name) != name
 
+    @cached_property
+    def has_mapping(self) -> bool:
+        """Whether any column has another name than ours."""
+        return any(map(self.is_mapped, COLUMNS))
+
 
 DEFAULT_RULES = ReadingRules()
 
@@ -55,7 +61,7 @@ class Record(NamedTuple):
 
 def rename_fields(fields: Mapping[str, Any], rules: ReadingRules) -> Mapping[str, Any]:
     """The fields by our names; a column of our name is not taken where another is mapped."""
-    if not any(map(rules.is_mapped, COLUMNS)):
+    if not rules.has_mapping:
         return fields
     pairs = [(name, rules.column(name)) for name in (*COLUMNS, "is_impossible")]
     return {name: fields[theirs] for name, theirs in pairs if theirs in fields}
