@@ -31,25 +31,49 @@ Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
+class ColumnSettings:
+    """What the sources call their columns (in nested JSON: their keys); embedded: has our names."""
+
+    id: str = "id"
+    """Text or whole number that no other question of the run has."""
+    title: str = "title"
+    """Of the document; may be missing, unless another name is given."""
+    context: str = "context"
+    """The text with the answer in it."""
+    question: str = "question"
+    """The question."""
+    answers: str = "answers"
+    """Accepted answers with text and answer_start, as lists or as objects; empty: unanswerable."""
+
+
+@dataclass(frozen=True)
 class DevSettings:
     """Which questions and contexts.
 
-    A source is SQuAD v1.1 / v2.0 JSON (a path or URI), a folder saved by `datasets`,
-    hub:NAME:SPLIT, or embedded:train, embedded:dev, embedded:handwritten.
+    A source is a file (SQuAD v1.1 / v2.0 JSON, a JSON list of records, JSON lines, MRQA's among
+    them, CSV, TSV or Parquet; the texts also as .gz; a path or URI), a folder or glob of such
+    files, a folder saved by `datasets`, hub:NAME:SPLIT, or embedded:train, embedded:dev,
+    embedded:handwritten.
     """
 
     dev: str | list[str] = "embedded:dev"
     """Source or list of sources to score on."""
     max_rejected_fraction: ClosedUnitInterval = 0.01
     """The run stops when more than this part of the records cannot be used."""
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
+    repair_offsets: bool = False
+    """Take the context's own text for an answer that differs from it only by white space or
+    Unicode normalisation, at most 16 characters from its start, and list it; false: reject it."""
 
 
 @dataclass(frozen=True)
 class DataSettings(DevSettings):
     """Which questions and contexts.
 
-    A source is SQuAD v1.1 / v2.0 JSON (a path or URI), a folder saved by `datasets`,
-    hub:NAME:SPLIT, or embedded:train, embedded:dev, embedded:handwritten.
+    A source is a file (SQuAD v1.1 / v2.0 JSON, a JSON list of records, JSON lines, MRQA's among
+    them, CSV, TSV or Parquet; the texts also as .gz; a path or URI), a folder or glob of such
+    files, a folder saved by `datasets`, hub:NAME:SPLIT, or embedded:train, embedded:dev,
+    embedded:handwritten.
     """
 
     train: str | list[str] = "embedded:train"

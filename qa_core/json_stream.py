@@ -16,7 +16,9 @@ JSON_SHAPES = (
     "a list of records, or JSON lines"
 )
 SQUAD_JSON = f"SQuAD JSON: {JSON_SHAPES}"
+READ_CHARACTERS = 2**22  # at a time: what the end of it cuts is decoded again
 LONGEST_TOKEN = 16  # characters of what the decoder reads at once besides a string: -Infinity, \u…
+LONGEST_EXPONENT = 2  # characters of a number that is cut at, say, 1e- and would pass as 1
 
 TOO_LONG: Final = object()  # given in place of a value beyond a limit
 
@@ -24,7 +26,7 @@ _DECODER = json.JSONDecoder()
 
 
 class JsonStream:
-    """A JSON text that comes in pieces; holds one value and a few pieces at most.
+    """A JSON text that comes in pieces; holds one value and a few million characters.
 
     `elements` and `keys` enter a list or an object: the caller reads each value (`value`, `skip`,
     or entering it) before it asks for the next.
@@ -64,15 +66,16 @@ class JsonStream:
                     f"JSON beyond all bounds ({error})", self._source, JSON_SHAPES
                 ) from error
             else:
-                if end < len(self._text) or self._is_whole:  # else a number may go on
+                if end + LONGEST_EXPONENT < len(self._text) or self._is_whole:
                     self._position = end
                     return value
             if limit is not None and len(self._text) - self._position > limit:
                 return TOO_LONG
-            self._read(limit or 0)
+            self._read()
 
     def elements(self) -> Iterator[int]:
         """Enters a list; the number of each element."""
+        assert self.peek() == "["
         self._position += 1
         if self.peek() == "]":
             self._position += 1
@@ -86,6 +89,7 @@ class JsonStream:
 
     def keys(self) -> Iterator[str]:
         """Enters an object; each key."""
+        assert self.peek() == "{"
         self._position += 1
         if self.peek() == "}":
             self._position += 1
@@ -126,12 +130,12 @@ class JsonStream:
         near_end = error.pos > len(self._text) - LONGEST_TOKEN
         return not self._is_whole and (near_end or error.msg.startswith("Unterminated string"))
 
-    def _read(self, at_least: int = 0) -> None:
+    def _read(self) -> None:
         """Drops what was used and reads as much again as is kept, so that the cost stays linear."""
         kept = self._text[self._position :]
         self._line, self._column = self._line_and_column(self._position)
         parts, size = [kept], 0
-        while size <= max(len(kept), at_least - len(kept)):
+        while size < max(len(kept), READ_CHARACTERS):
             piece = next(self._pieces, None)
             if piece is None:
                 self._is_whole = True

@@ -1,11 +1,12 @@
 """Settings: precedence, unknown keys with the nearest valid one, and the way back from YAML."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from jobs.configuration import (
+    ColumnSettings,
     EvaluateConfig,
     PredictConfig,
     PrepareConfig,
@@ -16,6 +17,7 @@ from jobs.configuration import (
     valid_keys,
 )
 from qa_core.errors import ConfigError
+from qa_core.records import COLUMNS
 
 
 def test_command_line_wins_over_file_over_default(tmp_path: Path) -> None:
@@ -49,6 +51,7 @@ def test_a_written_configuration_is_read_back(
         ("scaling.num_worker", "scaling.num_workers"),
         ("run_nam", "run_name"),
         ("confg", "config"),
+        ("data.columns.contex", "data.columns.context"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(given: str, nearest: str, tmp_path: Path) -> None:
@@ -80,6 +83,27 @@ def test_values_of_the_wrong_kind_or_range_name_their_key(argument: str, message
     with pytest.raises(ConfigError, match=message) as caught:
         parse_config(TrainConfig, [argument])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, EvaluateConfig, PrepareConfig])
+def test_columns_and_repairs_are_settings_of_the_data(
+    kind: type[TrainConfig | EvaluateConfig | PrepareConfig], tmp_path: Path
+) -> None:
+    """Each column has its own name by default, and a file keeps the mapping."""
+    config = parse_config(kind, ["--data.columns.question", "query", "--data.repair_offsets=true"])
+    assert asdict(config.data.columns) == {
+        "id": "id",
+        "title": "title",
+        "context": "context",
+        "question": "query",
+        "answers": "answers",
+    }
+    assert config.data.repair_offsets is True
+    assert (kind().data.columns, kind().data.repair_offsets) == (ColumnSettings(), False)
+    assert tuple(asdict(ColumnSettings())) == COLUMNS
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    assert parse_config(kind, [f"--config={file}"]) == config
 
 
 def test_required_settings_are_named() -> None:
