@@ -66,6 +66,8 @@ class JsonStream:
                     f"JSON beyond all bounds ({error})", self._source, JSON_SHAPES
                 ) from error
             else:
+                if limit is not None and end - self._position > limit:
+                    return TOO_LONG
                 if end + LONGEST_EXPONENT < len(self._text) or self._is_whole:
                     self._position = end
                     return value

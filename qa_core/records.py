@@ -115,7 +115,7 @@ def column_advice(name: str, found: Iterable[str], rules: ReadingRules) -> str:
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
     """The name most like `name`; "" where none is much like it."""
-    close = difflib.get_close_matches(name, [str(each) for each in names], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, [str(each) for each in names], n=1, cutoff=0.4)
     return close[0] if close else ""
 
 

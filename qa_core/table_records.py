@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import types
 
-from qa_core.errors import DataError
+from qa_core.errors import DataError, first_line
 from qa_core.lines import split_lines
 from qa_core.records import (
     COLUMNS,
@@ -131,7 +131,7 @@ def parquet_records(source: str, rules: ReadingRules) -> Iterator[Record]:
             yield from table_records(batches, source, rules)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
-                f"not Parquet, or cut short ({error})",
+                f"not Parquet, or cut short ({first_line(error)})",
                 where=source,
                 expected="a Parquet file",
                 remedy="check that the file is whole",
