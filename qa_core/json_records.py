@@ -59,11 +59,11 @@ def _document_records(stream: JsonStream, source: str, rules: ReadingRules) -> I
     if not opening:
         raise DataError("the file is empty", source, SQUAD_JSON)
     if opening == "[":
-        num_items = yield from _item_records(stream, "", rules)
+        num_items = yield from _item_records(stream, "", source, rules)
         stream.finish()
         found = None if num_items else "the file has no records"
     elif opening == "{":
-        found = yield from _object_records(stream, rules)
+        found = yield from _object_records(stream, source, rules)
         stream.finish()
     else:
         stream.value()
@@ -74,13 +74,15 @@ def _document_records(stream: JsonStream, source: str, rules: ReadingRules) -> I
         raise DataError(found, source, expected)
 
 
-def _object_records(stream: JsonStream, rules: ReadingRules) -> Generator[Record, None, str | None]:
+def _object_records(
+    stream: JsonStream, source: str, rules: ReadingRules
+) -> Generator[Record, None, str | None]:
     """The records in an object's list data; what is wrong where there are none."""
     keys, num_items = set(), None
     for key in stream.keys():  # noqa: SIM118 - no dict
         keys.add(key)
         if key == "data" and stream.peek() == "[":
-            num_items = yield from _item_records(stream, "data", rules)
+            num_items = yield from _item_records(stream, "data", source, rules)
         else:
             stream.skip()
     if num_items is None:
@@ -89,7 +91,7 @@ def _object_records(stream: JsonStream, rules: ReadingRules) -> Generator[Record
 
 
 def _item_records(
-    stream: JsonStream, prefix: str, rules: ReadingRules
+    stream: JsonStream, prefix: str, source: str, rules: ReadingRules
 ) -> Generator[Record, None, int]:
     """The records in a list of articles, or of flat records as its first item says; its length."""
     is_flat, hints, number = False, {}, -1
@@ -101,6 +103,9 @@ def _item_records(
             if item is TOO_LONG:
                 continue
         if number == 0:
+            if not prefix and not isinstance(item, dict):
+                found = f"JSON, but not SQuAD's (a list that begins with {short_repr(item)})"
+                raise DataError(found, source, JSON_SHAPES)
             is_flat = _is_flat(item, rules)
             hints = first_record_hints(item, rules) if is_flat else {}
         if is_flat and not (isinstance(item, dict) and "paragraphs" in item):

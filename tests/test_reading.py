@@ -556,6 +556,7 @@ def test_a_missing_file_is_named_and_the_kinds_of_sources_listed(tmp_path: Path)
         ('{"a": "caf\u00e9"}'.encode("latin-1"), r"not UTF-8 at byte 10\. .*convert the file"),
         ('{"data": []}'.encode("utf-16"), r"not UTF-8 at byte 0\. Expected: UTF-8 text"),
         (b"null", r"JSON, but not SQuAD's \(no object\)\. Expected: \{\"data\""),
+        (b"[1, 2]", r"JSON, but not SQuAD's \(a list that begins with 1\)\. Expected: \{\"data\""),
         (b"[]", r"the file has no records\. Expected: SQuAD JSON"),
         (b'{"rows": [], "id": 1}', r"JSON, but not SQuAD's \(keys \['id', 'rows'\]\)"),
         (b'{"data": {"title": "Orla"}}', r"JSON, but not SQuAD's \(keys \['data'\]\)"),
