@@ -10,8 +10,8 @@ demo: .venv/demo  ## train the embedded default through Ray and score it
 test: lint  ## linters, types, import rules, all tests, coverage
 	$(BIN)/python -m pytest --cov
 
-unit: .venv/test  ## the tests that start no Ray, in under a minute
-	$(BIN)/python -m pytest -m "not ray"
+unit: .venv/test  ## the quick tests that start no Ray, in under a minute
+	$(BIN)/python -m pytest -m "not ray and not slow"
 
 lint: .venv/test
 	$(BIN)/ruff check .

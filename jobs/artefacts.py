@@ -15,7 +15,8 @@ import yaml
 from pyarrow import fs
 
 from jobs.configuration import DecodingSettings, config_keys, dump_config
-from jobs.prepared import Prepared, read_rejections, shard_file
+from jobs.prepared import Prepared, read_rejections
+from jobs.token_store import shard_file
 from qa_core.answering import SETTINGS_KEY
 from qa_core.decoding import apply_null_threshold, null_odds
 from qa_core.errors import ConfigError

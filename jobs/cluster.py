@@ -19,7 +19,8 @@ from qa_core.errors import ConfigError, QAError, ResourceError
 from qa_core.storage import join
 
 RUN_NAME = re.compile(r"\w[\w.-]*")
-console = Console(soft_wrap=True, highlight=False)
+# A log has no width of its own; tables need about this many columns.
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 110)
 
 # Set before Ray starts; what a person sets in the environment wins.
 _ENVIRONMENT = {
@@ -93,6 +94,7 @@ def quiet_data(*, has_bars: bool) -> None:
     context.enable_progress_bars = has_bars
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "bars are off"
 
 
 def absolute_storage(storage_path: str) -> str:

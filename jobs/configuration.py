@@ -98,6 +98,10 @@ class FeatureSettings:
     """Tokens in a window, special tokens and question included."""
     doc_stride: NonNegativeInt = 128
     """Tokens that neighbouring windows share (the overlap, not the step)."""
+    null_window_fraction: ClosedUnitInterval = 1.0
+    """Part of the training windows without an answer that is kept; lower it for long documents."""
+    null_window_seed: NonNegativeInt = 0
+    """Decides which of them are kept."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +178,16 @@ class TrainConfig(RunSettings):
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Make the features of the train and dev data; `jobs.train` then starts from them."""
+    """Make the tokens of the train and dev data; `jobs.train` then starts from them."""
 
     storage_path: str = RunSettings.storage_path
-    """Folder or URI seen by every node; features go to storage_path/prepared."""
+    """Folder or URI seen by every node; tokens go to storage_path/prepared."""
+    report: bool = False
+    """Also tell what other window sizes would cost and could reach."""
+    report_max_length: list[PositiveInt] = field(default_factory=lambda: [128, 256, 384, 512])
+    """Values of features.max_length in the report."""
+    report_doc_stride: list[NonNegativeInt] = field(default_factory=lambda: [32, 64, 128])
+    """Values of features.doc_stride in the report."""
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -230,7 +240,7 @@ def parse_config(kind: type[Config], arguments: Sequence[str] | None = None) -> 
     Raises `ConfigError` for unknown keys and values of the wrong type or range.
     """
     parser = _parser(kind)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _with_flags(kind, list(sys.argv[1:] if arguments is None else arguments))
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             namespace = parser.parse_args(given)
@@ -239,6 +249,18 @@ def parse_config(kind: type[Config], arguments: Sequence[str] | None = None) -> 
     values = parser.instantiate(namespace)
     names = kind.__dataclass_fields__  # type: ignore[attr-defined]
     return kind(**{name: _plain(getattr(values, name)) for name in names})
+
+
+def _with_flags(kind: type[Any], arguments: list[str]) -> list[str]:
+    """The arguments, with "true" after a switch that has no value: `--report`."""
+    names = [n for n, default in _defaults(kind) if isinstance(default, bool)]
+    switches = {f"--{name}" for name in names}
+    completed = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
+        completed.append(argument)
+        if argument in switches and following.startswith("--"):
+            completed.append("true")
+    return completed
 
 
 def dump_config(config: Any) -> str:
@@ -267,6 +289,8 @@ def _plain(value: Any) -> Any:
     """
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     return int(value) if isinstance(value, int) else float(value)
@@ -319,8 +343,12 @@ def _unknown_key(message: str) -> str | None:
 
 def valid_keys(kind: type[Any]) -> list[str]:
     """Dotted keys that a configuration takes."""
-    defaults = _parser(kind).get_defaults(skip_validation=True)
-    return [name for name in defaults.keys() if name not in ("config", "print_config")]  # noqa: SIM118 - no dict: iterating a Namespace gives its groups
+    return [name for name, _ in _defaults(kind) if name not in ("config", "print_config")]
+
+
+def _defaults(kind: type[Any]) -> list[tuple[str, Any]]:
+    """Dotted keys and their defaults."""
+    return list(_parser(kind).get_defaults(skip_validation=True).items())
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str:

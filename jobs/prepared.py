@@ -1,43 +1,67 @@
-"""Prepared data: examples and their features in shards on storage, named by a digest.
+"""Prepared data: the tokens of one split and the sizes of the windows they are cut into.
 
-Folder `storage_path/prepared/DIGEST/`: `examples-SHARD.arrow`, `features-SHARD.arrow`,
-`rejections.jsonl` and, written last, `manifest.json`. The digest is of the sources' names and
-content, the tokenizer, max_length, doc_stride and the version of the features.
+Windows are not stored: they are made from the tokens where they are needed, in less time than
+reading them would take. What a window size gives is counted once and kept beside the tokens, in
+`windows-*.json`.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from jobs.models import local_model
+from jobs.configuration import FeatureSettings
+from jobs.token_shards import digest_text
+from jobs.token_store import REJECTED, TokenStore, load_store, read_shard, with_tuples
+from qa_core.features import (
+    EncodedExamples,
+    LabelledWindows,
+    fill_features,
+    find_unfit,
+    label_examples,
+)
+from qa_core.feeding import WindowBlock
+from qa_core.planning import WindowPlan
+from qa_core.sampling import keep_null_windows
 from qa_core.schemas import REJECTIONS
-from qa_core.storage import is_file, join, read_bytes, read_table, write_bytes
-from qa_core.tokenizing import load_tokenizer
-
-MANIFEST = "manifest.json"
-REJECTED = "rejections.jsonl"
+from qa_core.storage import is_file, join, read_bytes, write_bytes
+from qa_core.token_tables import plain_examples
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One prepared data set; `load_prepared` reads it from its folder."""
+    """One split as training and scoring take it; `load_prepared` reads it from its folder."""
 
-    folder: str
-    tokenizer: str  # folder or Hub name
-    max_length: int
-    doc_stride: int
-    shards: tuple[str, ...]  # in the order of the sources
-    num_read: int  # records, accepted and rejected
-    num_rejected: int
-    num_examples: int
+    store: TokenStore
+    settings: FeatureSettings
+    plan: WindowPlan
     num_unanswerable: int
-    num_features: int
-    num_tokens: int  # in all features, without padding
-    context_digests: tuple[int, ...] = ()  # 8 bytes of digest a distinct context
+    num_features: int  # windows, after the sampling of null windows
+    num_tokens: int  # real ones in them
+    roomless: tuple[dict[str, Any], ...]  # rows of REJECTIONS: the question leaves no room
+
+    @property
+    def folder(self) -> str:
+        """Folder or URI of the tokens."""
+        return self.store.folder
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the shards, in the order of the sources."""
+        return self.store.shards
+
+    @property
+    def num_examples(self) -> int:
+        """Questions that can be cut into windows."""
+        return self.plan.num_examples
+
+    @property
+    def num_rejected(self) -> int:
+        """Records that cannot be used, for what they are or for the sizes of the windows."""
+        return self.store.num_rejected + len(self.roomless)
 
     @property
     def has_unanswerable(self) -> bool:
@@ -45,43 +69,90 @@ class Prepared:
         return self.num_unanswerable > 0
 
 
+@dataclass(frozen=True)
+class ShardWindows:
+    """Windows of one shard, of the examples that can be cut into windows."""
+
+    stored: pa.Table  # STORED_EXAMPLES
+    encoded: EncodedExamples
+    planned: LabelledWindows
+
+    @property
+    def examples(self) -> pa.Table:
+        """The examples, as `EXAMPLES`."""
+        return plain_examples(self.stored)
+
+    @property
+    def features(self) -> pa.Table:
+        """The windows with their tokens, as `FEATURES`."""
+        return fill_features(self.encoded, self.planned, ids=self.stored["id"])
+
+
+def shard_windows(prepared: Prepared, shard: str) -> ShardWindows:
+    """The windows of one of the shards."""
+    return make_windows(*read_shard(prepared.store, shard), prepared.settings)
+
+
+def make_windows(
+    stored: pa.Table, encoded: EncodedExamples, settings: FeatureSettings
+) -> ShardWindows:
+    """The windows of a shard's examples; null windows are sampled where the settings say so."""
+    sizes = {"max_length": settings.max_length, "doc_stride": settings.doc_stride}
+    unfit = find_unfit(encoded, **sizes)
+    if len(unfit):
+        fit = np.setdiff1d(np.arange(len(encoded)), unfit)
+        stored, encoded = stored.take(pa.array(fit)), encoded.take(fit)
+    planned = label_examples(encoded, **sizes)
+    if settings.null_window_fraction < 1:
+        ids = stored["id"].to_pylist()
+        keys = np.array([digest_text(text)[0] for text in ids], np.int64)
+        kept = keep_null_windows(
+            planned,
+            keys,
+            fraction=settings.null_window_fraction,
+            seed=settings.null_window_seed,
+        )
+        planned = planned.take(kept)
+    return ShardWindows(stored, encoded, planned)
+
+
+def window_blocks(prepared: Prepared) -> Iterator[WindowBlock]:
+    """The windows of every shard in order, for `WindowFeed`."""
+    for shard in prepared.shards:
+        windows = shard_windows(prepared, shard)
+        yield WindowBlock(windows.stored["id"], windows.encoded, windows.planned)
+
+
 def save_prepared(prepared: Prepared) -> None:
-    """Write the manifest: the data set counts as complete from here on."""
-    text = json.dumps(asdict(prepared), indent=1)
-    write_bytes(join(prepared.folder, MANIFEST), text.encode())
+    """Keep the counts of these window sizes beside the tokens."""
+    values = {
+        field.name: getattr(prepared, field.name)
+        for field in fields(prepared)
+        if field.name not in ("store", "settings")
+    }
+    content = json.dumps({**values, "plan": asdict(prepared.plan)}, indent=1)
+    write_bytes(_windows_file(prepared.folder, prepared.settings), content.encode())
 
 
-def load_prepared(folder: str) -> Prepared | None:
-    """The data set in `folder`; None where it is not there or not complete."""
-    if not is_file(join(folder, MANIFEST)):
+def load_prepared(folder: str, tokenizer: str, settings: FeatureSettings) -> Prepared | None:
+    """The prepared data in `folder`; None where tokens or counts are not there or not complete."""
+    store = load_store(folder, tokenizer)
+    file = _windows_file(folder, settings)
+    if store is None or not is_file(file):
         return None
-    values = json.loads(read_bytes(join(folder, MANIFEST)))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return Prepared(**{**values, "folder": folder})
+    values = with_tuples(json.loads(read_bytes(file)))
+    plan = WindowPlan(**with_tuples(values.pop("plan")))
+    return Prepared(store=store, settings=settings, plan=plan, **values)
+
+
+def _windows_file(folder: str, settings: FeatureSettings) -> str:
+    name = "-".join(str(value) for value in asdict(settings).values())
+    return join(folder, f"windows-{name}.json")
 
 
 def read_rejections(prepared: Prepared) -> pa.Table:
-    """The records that could not be used."""
+    """The records that could not be used; those without room for their context come last."""
     # Lines end at \n alone: an id may hold another of the line ends that str.splitlines knows.
     lines = read_bytes(join(prepared.folder, REJECTED)).split(b"\n")[:-1]
-    return pa.Table.from_pylist([json.loads(line) for line in lines], schema=REJECTIONS)
-
-
-def shard_file(folder: str, kind: str, shard: str) -> str:
-    """Path of one shard's examples, features or answers."""
-    return join(folder, f"{kind}-{shard}.arrow")
-
-
-def read_features(prepared: Prepared, columns: Sequence[str]) -> pa.Table:
-    """These columns of all features, in order; mapped, not loaded, from local storage."""
-    tables = [
-        read_table(shard_file(prepared.folder, "features", shard)).select(list(columns))
-        for shard in prepared.shards
-    ]
-    return pa.concat_tables(tables)
-
-
-@lru_cache(maxsize=2)
-def cached_tokenizer(name_or_path: str) -> Any:
-    """The tokenizer, loaded once a process."""
-    return load_tokenizer(local_model(name_or_path))
+    rows = [*map(json.loads, lines), *prepared.roomless]
+    return pa.Table.from_pylist(rows, schema=REJECTIONS)

@@ -6,7 +6,7 @@ numbers an example. Answers and scores are written below an output folder.
 """
 
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,10 @@ import ray
 import torch
 
 from jobs.cluster import count_scorers, quiet_data
-from jobs.configuration import DecodingSettings
+from jobs.configuration import DecodingSettings, FeatureSettings
 from jobs.models import local_model
-from jobs.prepared import Prepared, cached_tokenizer, load_prepared, shard_file
+from jobs.prepared import Prepared, load_prepared, shard_windows
+from jobs.token_store import cached_tokenizer, shard_file
 from qa_core.batching import PaddingRules, padding_rules
 from qa_core.decoding import decode_answers
 from qa_core.errors import StorageError
@@ -44,17 +45,17 @@ class ShardInference:
     """An actor that holds a model and gives the logits of shards."""
 
     def __init__(
-        self, model: str, *, prepared_folder: str, rules: PaddingRules, use_gpu: bool
+        self, model: str, *, prepared: Prepared, rules: PaddingRules, use_gpu: bool
     ) -> None:
         torch.set_num_threads(1)  # Ray runs one of these for every CPU
         self.device = torch.device("cuda" if use_gpu else "cpu")
-        self.folder = prepared_folder
+        self.prepared = prepared
         self.model = load_checkpoint(model).to(self.device)
         self.rules = rules
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Start and end logits of a shard, one number a token, windows one after another."""
-        features = read_table(shard_file(self.folder, "features", row["shard"]))
+        features = shard_windows(self.prepared, row["shard"]).features
         start, end = predict_logits(self.model, features, rules=self.rules, device=self.device)
         return {"shard": row["shard"], "start_logits": start, "end_logits": end}
 
@@ -62,16 +63,17 @@ class ShardInference:
 def decode_shard(
     row: dict[str, Any],
     *,
-    prepared_folder: str,
+    prepared: Prepared,
     out_folder: str,
     decoding: DecodingSettings,
     has_null: bool,
 ) -> list[dict[str, Any]]:
     """Write a shard's answers; the scores of its examples, a row each."""
     shard = row["shard"]
-    examples = read_table(shard_file(prepared_folder, "examples", shard))
+    windows = shard_windows(prepared, shard)
+    examples = windows.examples
     answers = decode_answers(
-        read_table(shard_file(prepared_folder, "features", shard)),
+        windows.features,
         np.asarray(row["start_logits"]),
         np.asarray(row["end_logits"]),
         examples=examples,
@@ -106,8 +108,8 @@ def score_prepared(
         ShardInference,
         fn_constructor_args=(model,),
         fn_constructor_kwargs={
-            "prepared_folder": prepared.folder,
-            "rules": padding_rules(cached_tokenizer(prepared.tokenizer)),
+            "prepared": prepared,
+            "rules": padding_rules(cached_tokenizer(prepared.store.tokenizer)),
             "use_gpu": use_gpu,
         },
         compute=ray.data.ActorPoolStrategy(
@@ -121,7 +123,7 @@ def score_prepared(
     scored = logits.flat_map(
         partial(
             decode_shard,
-            prepared_folder=prepared.folder,
+            prepared=prepared,
             out_folder=out_folder,
             decoding=decoding,
             has_null=has_null,
@@ -149,6 +151,7 @@ def validate_checkpoint(
     run: str,
     prepared_folder: str,
     tokenizer: str,
+    features: dict[str, Any],
     epoch: int,
     decoding: dict[str, Any],
     use_gpu: bool,
@@ -158,7 +161,7 @@ def validate_checkpoint(
     Writes the figures to `run/scoring/epoch-NNN/metrics.json`, where the learning curve reads
     them, and returns them for Ray Train to choose the best checkpoint by.
     """
-    prepared = load_prepared(prepared_folder)
+    prepared = load_prepared(prepared_folder, tokenizer, FeatureSettings(**features))
     if prepared is None:
         raise StorageError("prepared data is gone", prepared_folder, "its manifest.json")
     quiet_data(has_bars=False)
@@ -166,7 +169,7 @@ def validate_checkpoint(
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
     summary = score_epoch(
         run,
-        replace(prepared, tokenizer=tokenizer),
+        prepared,
         epoch=epoch,
         decoding=DecodingSettings(**decoding),
         use_gpu=use_gpu,

@@ -47,10 +47,10 @@ from jobs.console import show_curve, show_scores
 from jobs.models import check_model, model_digest
 from jobs.prepare import (
     SPLITS,
-    check_data,
+    Split,
+    find_split,
+    input_digest,
     prepare_split,
-    split_digest,
-    split_sources,
     warn_shared_contexts,
 )
 from jobs.shard_scoring import (
@@ -60,7 +60,6 @@ from jobs.shard_scoring import (
     validate_checkpoint,
 )
 from jobs.training_worker import HISTORY, TrainTask, train_worker
-from qa_core.errors import DataError
 from qa_core.reporting import learning_curve
 from qa_core.storage import (
     check_writable,
@@ -79,9 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     config = parse_config(TrainConfig, arguments)
     run = run_folder(config.storage_path, config.run_name)
-    check_data(config.data, SPLITS)
+    splits = [find_split(config.data, name) for name in SPLITS]
     model = check_model(config.model.name_or_path, config.features)
-    inputs = run_inputs(config, model)
+    inputs = {split.name: input_digest(split, model) for split in splits}
+    inputs["model"] = model_digest(model)
     check_run(run, config, inputs)
     if is_file(join(run, METRICS)):
         console.print(f"This run is finished already: [bold]{escape(run)}[/bold]")
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(run)
     connect()
     check_workers(config.scaling)
-    task = prepare_task(config, model, run)
+    task = prepare_task(config, splits, model, run)
     begin_run(run, config, inputs)
     train(task)
     finish(task)
@@ -98,24 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
 
-def run_inputs(config: TrainConfig, model: str) -> dict[str, str]:
-    """Digests of what the run is made from."""
-    digests = {
-        split: split_digest(split_sources(config.data, split), model, config.features)
-        for split in SPLITS
-    }
-    return {**digests, "model": model_digest(model)}
-
-
-def prepare_task(config: TrainConfig, model: str, run: str) -> TrainTask:
-    """Features of both splits and all else that workers are told."""
+def prepare_task(config: TrainConfig, splits: Sequence[Split], model: str, run: str) -> TrainTask:
+    """Tokens of both splits and all else that workers are told."""
     storage_path = absolute_storage(config.storage_path)
-    train, dev = (
-        prepare_split(config.data, split, model, config.features, storage_path) for split in SPLITS
-    )
-    for split, prepared in (("train", train), ("dev", dev)):
-        if not prepared.num_examples:
-            raise DataError("no usable question", f"data.{split}", "at least one")
+    train, dev = (prepare_split(split, model, config.features, storage_path) for split in splits)
     write_rejections(run, (train, dev))
     warn_shared_contexts(train, dev)
     return TrainTask(

@@ -17,15 +17,16 @@ from ray.train import Checkpoint, ValidationTaskConfig
 
 from jobs.configuration import DecodingSettings, TrainConfig
 from jobs.models import local_model
-from jobs.prepared import Prepared, cached_tokenizer, read_features
+from jobs.prepared import Prepared, window_blocks
 from jobs.shard_scoring import epoch_name
+from jobs.token_store import cached_tokenizer
 from qa_core.batching import padding_rules
+from qa_core.feeding import WindowFeed
 from qa_core.training import EpochDone, Process, StepDone, Trainer, TrainingSettings, load_model
 
 HISTORY = "history.json"
 SECONDS_OF_BAR = 0.5
 SECONDS_OF_LINE = 15.0
-COLUMNS = ("example_id", "input_ids", "token_type_ids", "start_positions", "end_positions")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def make_trainer(task: TrainTask, folder: Path | None) -> Trainer:
     source = str(folder) if folder else local_model(task.model)
     trainer = Trainer(
         load_model(source, seed=config.train.seed, dropout=config.model.dropout),
-        read_features(task.train, COLUMNS),
+        WindowFeed(window_blocks(task.train)),
         settings=training_settings(config),
         rules=padding_rules(cached_tokenizer(task.model)),
         process=Process(
@@ -140,6 +141,7 @@ def validation_arguments(task: TrainTask, epoch: int) -> dict[str, Any]:
         "run": task.run,
         "prepared_folder": task.dev.folder,
         "tokenizer": task.model,
+        "features": asdict(task.dev.settings),
         "epoch": epoch,
         "decoding": asdict(decoding),
         "use_gpu": task.use_gpu,

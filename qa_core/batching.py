@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from qa_core.feeding import WindowFeed
+
 POOL_STEPS = 64  # steps' worth of shuffled features sorted by length together: little padding,
 # while which features meet in a batch still changes from epoch to epoch
 
@@ -90,16 +92,18 @@ def padding_rules(tokenizer: Any) -> PaddingRules:
     )
 
 
-def feature_lengths(features: pa.Table) -> NDArray[np.int64]:
+def feature_lengths(features: pa.Table | WindowFeed) -> NDArray[np.int64]:
     """Tokens of each feature, (features,)."""
+    if isinstance(features, WindowFeed):
+        return features.lengths
     return np.asarray(pc.list_value_length(features["input_ids"])).astype(np.int64)
 
 
 def collate(
-    features: pa.Table, rows: Sequence[int] | NDArray[np.int64], rules: PaddingRules
+    features: pa.Table | WindowFeed, rows: Sequence[int] | NDArray[np.int64], rules: PaddingRules
 ) -> Batch:
     """The features at `rows` as tensors, padded to the longest of them."""
-    picked = features.take(pa.array(np.asarray(rows, np.int64)))
+    picked = features.take(np.asarray(rows, np.int64))
     ids = picked["input_ids"].combine_chunks()
     lengths = np.asarray(ids.value_lengths()).astype(np.int64)  # (batch,)
     is_real = _real_places(lengths, is_left=rules.is_left)  # (batch, longest)

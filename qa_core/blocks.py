@@ -30,7 +30,7 @@ class ReadBlock:
     examples: pa.Table  # schemas.EXAMPLES
     records: NDArray[np.int64]  # (examples,) number of each in its source, rejected ones counted
     rejections: pa.Table  # schemas.REJECTIONS
-    repairs: pa.Table  # schemas.REJECTIONS; reason: "white space" or "Unicode normalisation"
+    repairs: pa.Table  # schemas.REJECTIONS; reason: one of qa_core.repairs
 
 
 def read_blocks(

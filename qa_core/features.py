@@ -1,46 +1,94 @@
 """features: examples → windows ready for a model (tokenize, align and window in one call)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qa_core.alignment import align_answers
+from qa_core.alignment import AnswerSpans, align_answers
 from qa_core.errors import ConfigError, DataError, ModelError
 from qa_core.schemas import FEATURES
 from qa_core.tokenizing import (
+    PairEncoder,
     PairTemplate,
     Tokens,
-    backend_of,
-    encode_distinct,
-    probe_template,
+    distinct_texts,
+    encode_texts,
+    join_tokens,
+    splits_of,
 )
-from qa_core.windowing import fill_windows, find_roomless, label_windows, plan_windows
-
-FEATURES_VERSION = 1  # part of the digest of stored features: raise it when their content changes
+from qa_core.windowing import (
+    Layout,
+    Windows,
+    fill_windows,
+    find_roomless,
+    label_windows,
+    lay_out,
+    plan_windows,
+)
 
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """The tokens of a table of examples: each distinct text once, and which row has which."""
+    """The tokens of a table of examples, each distinct text once, and where the answers lie.
 
-    contexts: Tokens
-    context_of: NDArray[np.int64]  # (examples,)
-    questions: Tokens
-    question_of: NDArray[np.int64]  # (examples,)
+    `texts` are the template's special tokens (a text each), the distinct contexts, the distinct
+    questions; only tokens of contexts have offsets, others (-1, -1).
+    """
+
+    texts: Tokens
+    context_of: NDArray[np.int64]  # (examples,) number of the text
+    question_of: NDArray[np.int64]  # (examples,) number of the text
+    spans: AnswerSpans
     template: PairTemplate
+
+    def __len__(self) -> int:
+        return len(self.context_of)
 
     @property
     def question_lengths(self) -> NDArray[np.int64]:
         """Question tokens of each example, (examples,)."""
-        return self.questions.lengths[self.question_of]
+        return self.texts.lengths[self.question_of]
 
     @property
     def context_lengths(self) -> NDArray[np.int64]:
         """Context tokens of each example, (examples,)."""
-        return self.contexts.lengths[self.context_of]
+        return self.texts.lengths[self.context_of]
+
+    def take(self, rows: NDArray[np.int64]) -> "EncodedExamples":
+        """The examples at `rows`, in that order; the texts stay."""
+        return replace(
+            self,
+            context_of=self.context_of[rows],
+            question_of=self.question_of[rows],
+            spans=self.spans.take(rows),
+        )
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """All of windows but their tokens: some thirty bytes each."""
+
+    windows: Windows
+    layout: Layout
+    start_positions: NDArray[np.int32]  # (windows,) token in the window; cls_index without answer
+    end_positions: NDArray[np.int32]  # (windows,) inclusive; cls_index likewise
+
+    @property
+    def is_null(self) -> NDArray[np.bool_]:
+        """Whether the window is labelled "no answer", (windows,)."""
+        return np.asarray(self.start_positions == self.layout.cls_index, np.bool_)
+
+    def take(self, rows: NDArray[np.int64]) -> "LabelledWindows":
+        """The windows at `rows`, in that order."""
+        return LabelledWindows(
+            self.windows.take(rows),
+            self.layout.take(rows),
+            self.start_positions[rows],
+            self.end_positions[rows],
+        )
 
 
 def build_features(
@@ -51,13 +99,13 @@ def build_features(
     The content is what the tokenizers library gives for the pair with truncation of the context
     and overflow, labelled as run_qa does, without padding; the question's leading white space is
     stripped. One difference: an answer in the window's last context token is labelled there,
-    where run_qa's walk runs on past the context. Memory: about 14 bytes a token of the result,
+    where run_qa's walk runs on past the context. Memory: about 22 bytes a token of the result,
     and the examples' tokens.
 
     Raises `DataError` naming the first example whose question leaves its context no room
     (`find_unfit` lists them), `ConfigError` for an impossible max_length or doc_stride.
     """
-    encoded = encode_examples(examples, tokenizer=tokenizer)
+    encoded = encode_examples(examples, encoder=PairEncoder.of(tokenizer))
     unfit = find_unfit(encoded, max_length=max_length, doc_stride=doc_stride)
     if len(unfit):
         raise DataError(
@@ -66,16 +114,39 @@ def build_features(
             expected=roomless_detail(encoded, int(unfit[0]), max_length, doc_stride),
             remedy="raise max_length, lower doc_stride, or leave these examples out",
         )
-    return window_examples(examples, encoded, max_length=max_length, doc_stride=doc_stride)
+    planned = label_examples(encoded, max_length=max_length, doc_stride=doc_stride)
+    return fill_features(encoded, planned, ids=examples["id"])
 
 
-def encode_examples(examples: pa.Table, *, tokenizer: Any) -> EncodedExamples:
-    """Tokens of the contexts and questions of `examples`."""
-    backend = backend_of(tokenizer)
-    contexts, context_of = encode_distinct(backend, examples["context"])
+def encode_examples(examples: pa.Table, *, encoder: PairEncoder) -> EncodedExamples:
+    """Tokens and answer spans of `examples`; each distinct text is tokenized once.
+
+    A question is its text without leading white space, as in the reference.
+    """
+    contexts, context_of = distinct_texts(examples["context"])
     stripped = pa.array([text.lstrip() for text in examples["question"].to_pylist()], pa.string())
-    questions, question_of = encode_distinct(backend, pa.chunked_array([stripped]))
-    return EncodedExamples(contexts, context_of, questions, question_of, probe_template(tokenizer))
+    questions, question_of = distinct_texts(pa.chunked_array([stripped]))
+    special = np.array(encoder.template.special_ids, np.int32)
+    texts = join_tokens(
+        [
+            _without_offsets(special, splits_of(np.ones(len(special), np.int64))),
+            encode_texts(encoder.backend, contexts),
+            _question_tokens(encoder, questions),
+        ]
+    )
+    context_of += len(special)
+    question_of += len(special) + len(contexts)
+    spans = align_answers(examples["answers"], texts, context_of)
+    return EncodedExamples(texts, context_of, question_of, spans, encoder.template)
+
+
+def _question_tokens(encoder: PairEncoder, questions: list[str]) -> Tokens:
+    tokens = encode_texts(encoder.backend, questions)
+    return _without_offsets(tokens.ids, tokens.splits)
+
+
+def _without_offsets(ids: NDArray[np.int32], splits: NDArray[np.int64]) -> Tokens:
+    return Tokens(ids, np.full((len(ids), 2), -1, np.int32), splits)
 
 
 def find_unfit(encoded: EncodedExamples, *, max_length: int, doc_stride: int) -> NDArray[np.int64]:
@@ -101,10 +172,10 @@ def roomless_detail(encoded: EncodedExamples, row: int, max_length: int, doc_str
     )
 
 
-def window_examples(
-    examples: pa.Table, encoded: EncodedExamples, *, max_length: int, doc_stride: int
-) -> pa.Table:
-    """Windows of examples that are already encoded; no row may be one of `find_unfit`."""
+def label_examples(
+    encoded: EncodedExamples, *, max_length: int, doc_stride: int
+) -> LabelledWindows:
+    """The windows of encoded examples with their labels; no row may be one of `find_unfit`."""
     windows = plan_windows(
         encoded.question_lengths,
         encoded.context_lengths,
@@ -112,27 +183,33 @@ def window_examples(
         max_length=max_length,
         doc_stride=doc_stride,
     )
+    layout = lay_out(windows, encoded.question_lengths, encoded.template)
+    labels = label_windows(windows, layout, encoded.spans, encoded.texts, encoded.context_of)
+    return LabelledWindows(windows, layout, *labels)
+
+
+def fill_features(
+    encoded: EncodedExamples, planned: LabelledWindows, *, ids: pa.ChunkedArray
+) -> pa.Table:
+    """The windows with their tokens: `qa_core.schemas.FEATURES`; `ids` names the examples."""
     filled = fill_windows(
-        windows,
-        questions=encoded.questions,
+        planned.windows,
+        encoded.texts,
         question_of=encoded.question_of,
-        contexts=encoded.contexts,
         context_of=encoded.context_of,
         template=encoded.template,
     )
-    spans = align_answers(examples["answers"], encoded.contexts, encoded.context_of)
-    start_positions, end_positions = label_windows(windows, filled, spans)
     splits = pa.array(filled.splits, pa.int32())
     pairs = pa.FixedSizeListArray.from_arrays(pa.array(filled.offsets.reshape(-1)), 2)
     columns = {
-        "example_id": examples["id"].combine_chunks().take(pa.array(windows.example)),
-        "window_index": pa.array(windows.index, pa.int32()),
+        "example_id": ids.take(pa.array(planned.windows.example)),
+        "window_index": pa.array(planned.windows.index),
         "input_ids": pa.ListArray.from_arrays(splits, pa.array(filled.input_ids)),
         "token_type_ids": pa.ListArray.from_arrays(splits, pa.array(filled.token_type_ids)),
         "offset_mapping": pa.ListArray.from_arrays(splits, pairs),
-        "start_positions": pa.array(start_positions, pa.int32()),
-        "end_positions": pa.array(end_positions, pa.int32()),
-        "cls_index": pa.array(filled.cls_index, pa.int32()),
+        "start_positions": pa.array(planned.start_positions),
+        "end_positions": pa.array(planned.end_positions),
+        "cls_index": pa.array(planned.layout.cls_index),
     }
     return pa.table(columns, schema=FEATURES)
 

@@ -9,6 +9,7 @@ LONGEST = 10_000  # characters of an answer that is looked for: a step of Python
 
 WHITE_SPACE = "white space"
 UNICODE = "Unicode normalisation"
+SHIFTED = "shifted start"  # the text is there as it is, some characters on or back
 
 
 class Repair(NamedTuple):
@@ -16,7 +17,7 @@ class Repair(NamedTuple):
 
     text: str
     start: int
-    reason: str  # WHITE_SPACE or UNICODE
+    reason: str  # WHITE_SPACE, UNICODE or SHIFTED
 
 
 def find_repair(context: str, text: str, start: int) -> Repair | None:
@@ -26,7 +27,7 @@ def find_repair(context: str, text: str, start: int) -> Repair | None:
     only where there is no second, for nothing tells which is meant. None where there is none.
 
     >>> find_repair("It  opened in May.", "opened in", 3)
-    Repair(text='opened in', start=4, reason='white space')
+    Repair(text='opened in', start=4, reason='shifted start')
     """
     if len(text) > LONGEST or not -REPAIR_DISTANCE <= start <= len(context) + REPAIR_DISTANCE:
         return None
@@ -87,5 +88,7 @@ def _is_mark(character: str) -> bool:
 
 
 def _reason(found: str, text: str) -> str:
-    """Of the two differences the one that is there; white space where only the start was off."""
+    """The difference between them."""
+    if found == text:
+        return SHIFTED
     return WHITE_SPACE if found.split() == text.split() else UNICODE

@@ -49,6 +49,26 @@ FEATURES = pa.schema(
     ]
 )
 
+TOKENS = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),  # of one text, without special tokens
+        ("offset_mapping", OFFSETS),  # half-open characters of contexts, (-1, -1) for other texts
+    ]
+)
+
+# Examples as they are kept with their tokens: a passage once, though many questions have it.
+STORED_EXAMPLES = pa.schema(
+    [
+        *(field for field in EXAMPLES if field.name != "context"),
+        ("context", pa.dictionary(pa.int32(), pa.string())),
+        ("record", pa.int64()),  # number of the record in its source, from 0
+        ("context_text", pa.int32()),  # row of TOKENS
+        ("question_text", pa.int32()),  # row of TOKENS
+        ("start_tokens", pa.list_(pa.int32())),  # of each accepted answer, in its context
+        ("end_tokens", pa.list_(pa.int32())),  # likewise, inclusive
+    ]
+)
+
 N_BEST = pa.struct(
     [
         ("text", pa.string()),  # "" for the null answer

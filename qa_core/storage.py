@@ -176,10 +176,20 @@ def check_writable(uri: str) -> None:
 
 def write_table(uri: str, table: pa.Table) -> None:
     """Write `table` as one uncompressed Arrow file (it can be mapped into memory), whole or not."""
+    write_bytes(uri, memoryview(table_to_bytes(table)))
+
+
+def table_to_bytes(table: pa.Table) -> pa.Buffer:
+    """An Arrow file of `table`."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    write_bytes(uri, memoryview(sink.getvalue()))
+    return sink.getvalue()
+
+
+def table_from_bytes(content: bytes) -> pa.Table:
+    """The inverse of `table_to_bytes`."""
+    return pa.ipc.open_file(pa.BufferReader(content)).read_all()
 
 
 def read_table(uri: str) -> pa.Table:

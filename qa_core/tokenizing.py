@@ -2,7 +2,10 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,20 +15,17 @@ from tokenizers import Tokenizer
 
 from qa_core.errors import ModelError, first_line
 
-TEXTS_PER_CALL = 256  # bounds the tokenizers library's own objects that live at a time
+TEXTS_PER_CALL = 1024  # bounds the tokenizers library's own objects that live at a time
+
+OFFSETS_PROBE = "In 1912 the engineers measured 48 old bridges"  # plain words any vocabulary has
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of several texts, one text after another.
-
-    Token i of text t is at `splits[t] + i`; its characters are `starts[...]` to `ends[...]`,
-    half-open.
-    """
+    """Tokens of several texts, one text after another; token i of text t is at `splits[t] + i`."""
 
     ids: NDArray[np.int32]  # (tokens,)
-    starts: NDArray[np.int32]  # (tokens,)
-    ends: NDArray[np.int32]  # (tokens,)
+    offsets: NDArray[np.int32]  # (tokens, 2) half-open characters of the token's own text
     splits: NDArray[np.int64]  # (texts + 1,)
 
     @property
@@ -54,9 +54,28 @@ class PairTemplate:
     null_special: int | None  # which special token stands for "no answer"; None: the first token
 
     @property
+    def special_ids(self) -> tuple[int, ...]:
+        """The special tokens of every window, in their order."""
+        return (*self.before, *self.between, *self.after)
+
+    @property
     def num_special_tokens(self) -> int:
         """Special tokens in every window."""
-        return len(self.before) + len(self.between) + len(self.after)
+        return len(self.special_ids)
+
+
+@dataclass(frozen=True)
+class PairEncoder:
+    """What of a tokenizer makes features; costs the parsing of its vocabulary, so make it once."""
+
+    backend: Tokenizer
+    template: PairTemplate
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "PairEncoder":
+        """From a fast tokenizer of transformers."""
+        backend = backend_of(tokenizer)
+        return cls(backend, probe_template(tokenizer, backend))
 
 
 def load_tokenizer(name_or_path: str) -> Any:
@@ -93,51 +112,129 @@ def backend_of(tokenizer: Any) -> Tokenizer:
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
+    # Not part of what to_str writes: whether "[SEP]" in a text is that token or five characters.
+    backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
     return backend
+
+
+def check_offsets(tokenizer: Any) -> None:
+    """Raise `ModelError` where the tokenizer's offsets do not lead back to the text.
+
+    On a plain text, each token's characters must be in the text, rise, be what the token stands
+    for, and together leave nothing out but white space.
+    """
+    encoding = backend_of(tokenizer).encode(OFFSETS_PROBE, add_special_tokens=False)
+    covered = [False] * len(OFFSETS_PROBE)
+    end_before = 0
+    for token, token_id, (start, end) in zip(
+        encoding.tokens, encoding.ids, encoding.offsets, strict=True
+    ):
+        found = OFFSETS_PROBE[start:end]
+        is_known = token_id != tokenizer.unk_token_id
+        if start < end_before or (is_known and _letters(token) != _letters(found)):
+            _raise_for_offsets(tokenizer, f"says that its token {token!r} is {found!r}")
+        end_before = max(end_before, end)
+        covered[start:end] = [True] * (end - start)
+    missed = "".join(c for c, is_in in zip(OFFSETS_PROBE, covered, strict=True) if not is_in)
+    if missed.strip():
+        _raise_for_offsets(tokenizer, f"has no token at {missed.strip()!r}")
+
+
+def _raise_for_offsets(tokenizer: Any, found: str) -> None:
+    raise ModelError(
+        f"{found} in {OFFSETS_PROBE!r}",
+        where=f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__}",
+        expected="character offsets that lead back to the text",
+        remedy="choose a model whose fast tokenizer keeps offsets",
+    )
+
+
+def _letters(text: str) -> str:
+    """The ASCII letters and digits of a token or a text, in lower case: without any markers."""
+    return "".join(c for c in text.lower() if c.isascii() and c.isalnum())
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
     """Hexadecimal digest of everything that decides which tokens a text gets."""
-    state = f"{tokenizer.padding_side}\n{backend_of(tokenizer).to_str()}"
+    backend = backend_of(tokenizer)
+    state = f"{tokenizer.padding_side} {backend.encode_special_tokens}\n{backend.to_str()}"
     return hashlib.sha256(state.encode()).hexdigest()
 
 
-def encode_distinct(
-    backend: Tokenizer, column: pa.ChunkedArray
-) -> tuple[Tokens, NDArray[np.int64]]:
-    """Tokens of the distinct texts of `column` and, for each row, the number of its text.
-
-    Distinct texts are in order of first appearance; each is encoded once.
-    """
+def distinct_texts(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+    """The distinct texts of `column` in order of first appearance, and each row's number there."""
     encoded = column.combine_chunks().dictionary_encode()
-    texts = encoded.dictionary.to_pylist()
-    return encode_texts(backend, texts), encoded.indices.to_numpy().astype(np.int64)
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
 
 def encode_texts(backend: Tokenizer, texts: Sequence[str]) -> Tokens:
-    """Tokens of `texts`, in their order, without special tokens."""
-    parts: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
-    for first in range(0, len(texts), TEXTS_PER_CALL):
-        batch = list(texts[first : first + TEXTS_PER_CALL])
-        encodings = backend.encode_batch(batch, add_special_tokens=False)
-        parts.extend((np.array(e.ids, np.int32), _offsets_array(e.offsets)) for e in encodings)
-    lengths = [len(ids) for ids, _ in parts]
-    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
-    offsets = np.concatenate([np.zeros((0, 2), np.int32), *(o for _, o in parts)])  # (tokens, 2)
-    splits = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    return Tokens(ids, offsets[:, 0].copy(), offsets[:, 1].copy(), splits)
+    """Tokens of `texts`, in their order, without special tokens.
+
+    The library encodes the next texts while those before become arrays.
+    """
+    parts = [
+        texts[first : first + TEXTS_PER_CALL] for first in range(0, len(texts), TEXTS_PER_CALL)
+    ]
+    encode = partial(backend.encode_batch, add_special_tokens=False)
+    arrays = [_NO_TOKENS]
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = [thread.submit(encode, list(part)) for part in parts[:1]]
+        for following in (*parts[1:], None):
+            encodings = [encoding for done in coming for encoding in done.result()]
+            coming = [thread.submit(encode, list(following))] if following is not None else []
+            arrays.append(_token_arrays(encodings))
+    return join_tokens(arrays)
 
 
-def _offsets_array(offsets: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
-    return np.array(offsets, np.int32).reshape(-1, 2)  # (tokens, 2)
+def join_tokens(parts: Sequence[Tokens]) -> Tokens:
+    """The texts of `parts`, one after another."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Tokens(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.offsets for part in parts]),
+        splits_of(lengths),
+    )
 
 
-def probe_template(tokenizer: Any) -> PairTemplate:
+def splits_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where runs of such lengths begin, and the end of the last, (runs + 1,)."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers starts[i] to starts[i] + lengths[i] - 1, one range after another.
+
+    >>> concatenated_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    before = np.cumsum(lengths) - lengths  # (ranges,)
+    numbers = np.repeat(starts - before, lengths)
+    numbers += np.arange(len(numbers))
+    return numbers
+
+
+def _token_arrays(encodings: Sequence[Any]) -> Tokens:
+    ids = [encoding.ids for encoding in encodings]
+    splits = splits_of(np.array([len(part) for part in ids], np.int64))
+    pairs = chain.from_iterable(encoding.offsets for encoding in encodings)
+    flat = np.fromiter(chain.from_iterable(pairs), np.int32, count=2 * int(splits[-1]))
+    return Tokens(
+        np.fromiter(chain.from_iterable(ids), np.int32, count=int(splits[-1])),
+        flat.reshape(-1, 2),
+        splits,
+    )
+
+
+_NO_TOKENS = Tokens(np.zeros(0, np.int32), np.zeros((0, 2), np.int32), np.zeros(1, np.int64))
+
+
+def probe_template(tokenizer: Any, backend: Tokenizer | None = None) -> PairTemplate:
     """The layout of a pair, read off what the tokenizer itself makes of a short one.
 
-    Raises `ModelError` when it lays a pair out in a way that is not two runs of text.
+    `backend` is its `backend_of` where that is at hand. Raises `ModelError` when it lays a pair
+    out in a way that is not two runs of text.
     """
-    backend = backend_of(tokenizer)
+    backend = backend or backend_of(tokenizer)
     encoding = backend.encode("a", "b")
     sequences = encoding.sequence_ids
     first = [i for i, s in enumerate(sequences) if s == 0]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -28,6 +29,7 @@ from qa_core.batching import (
     rank_share,
 )
 from qa_core.errors import DataError, ModelError, QAError, first_line
+from qa_core.feeding import WindowFeed
 
 STATE_FILE = "training_state.pt"
 
@@ -86,7 +88,7 @@ class Trainer:
     def __init__(
         self,
         model: Any,
-        features: pa.Table,
+        features: pa.Table | WindowFeed,
         *,
         settings: TrainingSettings,
         rules: PaddingRules,
@@ -134,7 +136,7 @@ class Trainer:
                 yield self._train_step(rows)
             yield EpochDone(epoch + 1, self.step)
 
-    def _train_step(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> StepDone:
+    def _train_step(self, rows: NDArray[np.int64]) -> StepDone:
         share = rank_share(rows, rank=self.process.rank, world_size=self.process.world_size)
         # A rank without a feature in this step still takes part, with a feature of weight 0.
         batch = collate(self.features, share if len(share) else rows[:1], self.rules)
@@ -175,10 +177,10 @@ class Trainer:
         values: list[float] = totals.tolist()
         return values
 
-    def _check_loss(self, loss: float, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+    def _check_loss(self, loss: float, rows: NDArray[np.int64]) -> None:
         if math.isfinite(loss):
             return
-        names = self.features["example_id"].take(pa.array(rows[:8])).to_pylist()
+        names = self.features.take(rows[:8])["example_id"].to_pylist()
         raise QAError(
             f"the loss is {loss} at step {self.step + 1}",
             where=f"training, batch of examples {', '.join(names)}",

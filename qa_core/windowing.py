@@ -5,23 +5,41 @@ context tokens to a window, window k of an example begins at context token
 k * (room - doc_stride); the last one ends with the context.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qa_core.alignment import AnswerSpans
-from qa_core.tokenizing import PairTemplate, Tokens
+from qa_core.tokenizing import PairTemplate, Tokens, concatenated_ranges, splits_of
 
 
 @dataclass(frozen=True)
 class Windows:
     """Which context tokens each window holds, in example order; see the module."""
 
-    example: NDArray[np.int64]  # (windows,) row of the example
-    index: NDArray[np.int64]  # (windows,) number of the window in its example
-    start: NDArray[np.int64]  # (windows,) its first token, counted in the context
-    length: NDArray[np.int64]  # (windows,) its number of context tokens
+    example: NDArray[np.int32]  # (windows,) row of the example
+    index: NDArray[np.int32]  # (windows,) number of the window in its example
+    start: NDArray[np.int32]  # (windows,) its first context token, counted in the context
+    length: NDArray[np.int32]  # (windows,) its number of context tokens
+
+    def take(self, rows: NDArray[np.int64]) -> "Windows":
+        """The windows at `rows`, in that order."""
+        return Windows(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in each window."""
+
+    length: NDArray[np.int32]  # (windows,) its tokens, special ones and question included
+    context_first: NDArray[np.int32]  # (windows,) where the context begins
+    cls_index: NDArray[np.int32]  # (windows,) the token that stands for "no answer"
+
+    def take(self, rows: NDArray[np.int64]) -> "Layout":
+        """The windows at `rows`, in that order."""
+        return Layout(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -32,8 +50,6 @@ class FilledWindows:
     input_ids: NDArray[np.int32]  # (tokens,)
     token_type_ids: NDArray[np.int8]  # (tokens,)
     offsets: NDArray[np.int32]  # (tokens, 2) half-open characters; -1 outside the context
-    cls_index: NDArray[np.int64]  # (windows,)
-    context_first: NDArray[np.int64]  # (windows,) where the context begins in the window
 
 
 def find_roomless(
@@ -73,110 +89,149 @@ def plan_windows(
     index = concatenated_ranges(np.zeros_like(count), count)
     start = index * step[example]
     length = np.minimum(room[example], context_lengths[example] - start)
-    return Windows(example, index, start, length)
+    return Windows(*(column.astype(np.int32) for column in (example, index, start, length)))
 
 
-def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The numbers starts[i] to starts[i] + lengths[i] - 1, one range after another.
-
-    >>> concatenated_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    before = np.cumsum(lengths) - lengths  # (ranges,)
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+def lay_out(
+    windows: Windows, question_lengths: NDArray[np.int64], template: PairTemplate
+) -> Layout:
+    """Lengths and places that follow from the tokenizer's layout of a pair."""
+    question = question_lengths[windows.example]  # (windows,)
+    is_context_first = template.is_context_first
+    first, second = (windows.length, question) if is_context_first else (question, windows.length)
+    before, between = len(template.before), len(template.between)
+    context_first = before + (0 if is_context_first else question + between)
+    cls_index = np.zeros(len(first), np.int64)
+    if template.null_special is not None:
+        is_after_first = template.null_special >= before
+        is_after_second = template.null_special >= before + between
+        cls_index = template.null_special + is_after_first * first + is_after_second * second
+    columns = (template.num_special_tokens + first + second, context_first, cls_index)
+    shape = len(windows.example)
+    return Layout(*(np.broadcast_to(c, shape).astype(np.int32) for c in columns))
 
 
 def fill_windows(
     windows: Windows,
+    texts: Tokens,
     *,
-    questions: Tokens,
     question_of: NDArray[np.int64],
-    contexts: Tokens,
     context_of: NDArray[np.int64],
     template: PairTemplate,
 ) -> FilledWindows:
-    """Ids, segments and offsets of all windows; `question_of[row]` numbers an example's text."""
+    """Ids, segments and offsets of all windows.
+
+    `texts` begins with the template's special tokens, each a text of one token; `question_of` and
+    `context_of` number the texts of each example. A window is a few runs of the texts' tokens, so
+    all windows are one gather.
+    """
     question = question_of[windows.example]  # (windows,)
-    question_length = questions.lengths[question]
-    lengths = (question_length, windows.length)
-    first_length, second_length = lengths[::-1] if template.is_context_first else lengths
-    total = template.num_special_tokens + first_length + second_length
-    splits = np.concatenate([[0], np.cumsum(total)]).astype(np.int64)  # (windows + 1,)
-    ids = np.empty(splits[-1], np.int32)
-    types = np.empty(splits[-1], np.int8)
-    offsets = np.full((splits[-1], 2), -1, np.int32)
-
-    begin = splits[:-1]  # (windows,) moves right as the parts are laid down
-    begin = _put_specials(ids, types, begin, template.before, template.before_types)
-    first_begin, begin = begin, begin + first_length
-    begin = _put_specials(ids, types, begin, template.between, template.between_types)
-    second_begin, begin = begin, begin + second_length
-    _put_specials(ids, types, begin, template.after, template.after_types)
-
-    begins = (first_begin, second_begin)
-    segments = (template.first_type, template.second_type)
-    if template.is_context_first:
-        begins, segments = begins[::-1], segments[::-1]
-    place = concatenated_ranges(begins[0], question_length)
-    ids[place] = questions.ids[concatenated_ranges(questions.splits[question], question_length)]
-    types[place] = segments[0]
-    taken = contexts.splits[context_of[windows.example]] + windows.start
-    place, token = (concatenated_ranges(b, windows.length) for b in (begins[1], taken))
-    ids[place] = contexts.ids[token]
-    types[place] = segments[1]
-    offsets[place, 0] = contexts.starts[token]
-    offsets[place, 1] = contexts.ends[token]
-    cls_index = _cls_index(template, first_length, second_length)
-    return FilledWindows(splits, ids, types, offsets, cls_index, begins[1] - splits[:-1])
+    context_start = texts.splits[context_of[windows.example]] + windows.start
+    texts_of_pair: list[tuple[Any, Any]] = [
+        (texts.splits[question], texts.lengths[question]),
+        (context_start, windows.length),
+    ]
+    first, second = texts_of_pair[::-1] if template.is_context_first else texts_of_pair
+    num_before, num_between = len(template.before), len(template.between)
+    special = [(number, 1) for number in range(template.num_special_tokens)]
+    runs: list[tuple[Any, Any]] = [
+        *special[:num_before],
+        first,
+        *special[num_before : num_before + num_between],
+        second,
+        *special[num_before + num_between :],
+    ]
+    types = [
+        *template.before_types,
+        template.first_type,
+        *template.between_types,
+        template.second_type,
+        *template.after_types,
+    ]
+    starts, lengths = np.empty((2, len(windows.example), len(runs)), np.int64)
+    for run, (start, length) in enumerate(runs):
+        starts[:, run], lengths[:, run] = start, length
+    splits = splits_of(lengths.sum(axis=1))
+    token = concatenated_ranges(starts.reshape(-1), lengths.reshape(-1))  # (tokens,)
+    return FilledWindows(
+        splits,
+        texts.ids.take(token),
+        np.repeat(np.tile(np.array(types, np.int8), len(starts)), lengths.reshape(-1)),
+        texts.offsets.view(np.int64).take(token).view(np.int32).reshape(-1, 2),  # pairs at once
+    )
 
 
 def label_windows(
     windows: Windows,
-    filled: FilledWindows,
+    layout: Layout,
     spans: AnswerSpans,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    texts: Tokens,
+    context_of: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """start_positions and end_positions of every window, inclusive, (windows,) each.
 
-    A window that does not hold the whole answer (by characters: its first context token begins
-    at or before the answer, its last ends at or after it) is labelled at its cls_index.
+    They are those of the first accepted answer. A window that does not hold the whole of it is
+    labelled at its cls_index.
     """
-    example = windows.example
-    has_context = windows.length > 0
-    first = np.where(has_context, filled.splits[:-1] + filled.context_first, 0)
-    last = np.where(has_context, first + windows.length - 1, 0)
-    start_char, end_char = spans.start_char[example], spans.end_char[example]  # (windows,)
-    is_held = has_context & (start_char >= 0)
-    is_held &= filled.offsets[first, 0] <= start_char
-    is_held &= filled.offsets[last, 1] >= end_char
-    start = np.minimum(spans.start_token[example] - windows.start, windows.length - 1)
-    end = np.maximum(spans.end_token[example] - windows.start, 0)
-    start_positions = np.where(is_held, start + filled.context_first, filled.cls_index)
-    end_positions = np.where(is_held, end + filled.context_first, filled.cls_index)
+    start_positions, end_positions = layout.cls_index.copy(), layout.cls_index.copy()
+    window = np.flatnonzero(spans.counts[windows.example] > 0)  # (answerable,)
+    answer = spans.splits[windows.example[window]]
+    is_held = holds_answer(windows, window, spans, answer, texts, context_of)
+    window, answer = window[is_held], answer[is_held]
+    start = spans.start_token[answer] - windows.start[window]
+    end = spans.end_token[answer] - windows.start[window]
+    first, length = layout.context_first[window], windows.length[window]
+    start, end = np.minimum(start, length - 1), np.maximum(end, 0)
+    is_falling = _has_falling_offsets(texts)[context_of[windows.example[window]]]
+    for row in np.flatnonzero(is_falling):
+        token = texts.splits[context_of[windows.example[window[row]]]] + windows.start[window[row]]
+        offsets = texts.offsets[token : token + length[row]]
+        characters = spans.start_char[answer[row]], spans.end_char[answer[row]]
+        start[row], end[row] = _walk(offsets, *characters)
+    start_positions[window], end_positions[window] = first + start, first + end
     return start_positions, end_positions
 
 
-def _put_specials(
-    ids: NDArray[np.int32],
-    types: NDArray[np.int8],
-    begin: NDArray[np.int64],
-    special_ids: tuple[int, ...],
-    special_types: tuple[int, ...],
-) -> NDArray[np.int64]:
-    """Write special tokens at `begin` of every window; the places after them."""
-    for token_id, token_type in zip(special_ids, special_types, strict=True):
-        ids[begin] = token_id
-        types[begin] = token_type
-        begin = begin + 1
-    return begin
+def _has_falling_offsets(texts: Tokens) -> NDArray[np.bool_]:
+    """Whether a token of the text begins or ends before the one in front of it, (texts,).
+
+    Some tokenizers give bytes of one character, or a space put in front, such offsets.
+    """
+    falls = np.flatnonzero((np.diff(texts.offsets, axis=0) < 0).any(axis=1)) + 1
+    text = np.searchsorted(texts.splits, falls, side="right") - 1
+    inside = texts.splits[text] < falls  # the first token of a text falls back from another text
+    found = np.zeros(len(texts.lengths), np.bool_)
+    found[text[inside]] = True
+    return found
 
 
-def _cls_index(
-    template: PairTemplate, first_length: NDArray[np.int64], second_length: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Where the special token that stands for "no answer" is in each window, (windows,)."""
-    special = template.null_special
-    index = np.full(len(first_length), special or 0, np.int64)
-    if special is None or special < len(template.before):
-        return index
-    index += first_length
-    return index if special < len(template.before + template.between) else index + second_length
+def _walk(offsets: NDArray[np.int32], start_char: int, end_char: int) -> tuple[int, int]:
+    """First and last token of an answer as the reference finds them, walking in from both ends."""
+    after = np.flatnonzero(offsets[:, 0] > start_char)
+    before = np.flatnonzero(offsets[:, 1] < end_char)
+    start = int(after[0]) if len(after) else len(offsets)
+    end = int(before[-1]) if len(before) else -1
+    return start - 1, end + 1
+
+
+def holds_answer(
+    windows: Windows,
+    window: NDArray[np.int64],
+    spans: AnswerSpans,
+    answer: NDArray[np.int64],
+    texts: Tokens,
+    context_of: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Whether the window of each pair holds the whole answer of the pair, (pairs,).
+
+    By characters, as run_qa has it: the window's first context token begins at or before the
+    answer, its last one ends at or after it.
+    """
+    length = windows.length[window]
+    first = texts.splits[context_of[windows.example[window]]] + windows.start[window]
+    last = first + length - 1
+    has_context = length > 0
+    first, last = np.where(has_context, first, 0), np.where(has_context, last, 0)
+    starts_before = texts.offsets[first, 0] <= spans.start_char[answer]
+    ends_after = texts.offsets[last, 1] >= spans.end_char[answer]
+    return np.asarray(has_context & starts_before & ends_after, np.bool_)

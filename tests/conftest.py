@@ -38,6 +38,7 @@ class LocalRay:
     """A running head node."""
 
     dashboard: str  # URL
+    pid: int  # of the process that every other one of this Ray is below
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def local_ray() -> Iterator[LocalRay]:
         stack.callback(end_process, head)
         join(f"127.0.0.1:{ports[0]}", head, Path(log.name))
         stack.callback(ray.shutdown)
-        yield LocalRay(f"http://127.0.0.1:{ports[1]}")
+        yield LocalRay(f"http://127.0.0.1:{ports[1]}", head.pid)
 
 
 def join(address: str, head: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,57 +1,197 @@
 """The reference recipes in our own words: what the project's results are held equal to.
 
-`reference_features` asks the tokenizer itself to truncate and overflow the pair and labels the
-windows by walking over offsets, as the question-answering notebook and run_qa do.
+`reference_windows` asks the tokenizer itself to truncate and overflow the pair and labels the
+windows by walking over offsets, as the question-answering notebook and run_qa do;
+`differing_windows` holds a features table to it.
 `reference_answers` decodes like run_qa, with its null score taken at the CLS token.
 """
 
 from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+NO_ROOM = ("Sequence to truncate too short", "`stride` must be strictly less than")
 
 
-def reference_features(
-    example: dict[str, Any], tokenizer: Any, max_length: int, doc_stride: int
-) -> list[dict[str, Any]]:
-    """Windows of one example."""
-    question, context = example["question"].lstrip(), example["context"]
+@dataclass(frozen=True)
+class ReferenceWindows:
+    """Windows of several examples, the tokens of one window after another."""
+
+    example: NDArray[np.int64]  # (windows,) number of its example
+    index: NDArray[np.int64]  # (windows,) number of the window in its example
+    lengths: NDArray[np.int64]  # (windows,) tokens
+    token_columns: dict[str, NDArray[Any]]  # (tokens,), and offset_mapping (tokens, 2)
+    labels: dict[str, NDArray[np.int64]]  # start_positions, end_positions, cls_index: (windows,)
+
+
+def reference_windows(
+    examples: list[dict[str, Any]], tokenizer: Any, max_length: int, doc_stride: int
+) -> ReferenceWindows:
+    """Windows of all examples, one call of the tokenizer with texts in lists, as run_qa has it.
+
+    (With two single texts, transformers takes an empty second one for no second text at all.)
+    """
+    questions = [example["question"].lstrip() for example in examples]
+    contexts = [example["context"] for example in examples]
     is_left = tokenizer.padding_side == "left"
     encoded = tokenizer(
-        *((context, question) if is_left else (question, context)),
+        *((contexts, questions) if is_left else (questions, contexts)),
         truncation="only_first" if is_left else "only_second",
         max_length=max_length,
         stride=doc_stride,
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
         return_token_type_ids=True,
+        return_attention_mask=False,
     )
-    features = []
-    for window, input_ids in enumerate(encoded["input_ids"]):
+    of_example = encoded["overflow_to_sample_mapping"]
+    cls_or_bos = (tokenizer.cls_token_id, tokenizer.bos_token_id)
+    labels, index, offsets = [], [], []
+    for window, (number, ids) in enumerate(zip(of_example, encoded["input_ids"], strict=True)):
         sequences = encoded.sequence_ids(window)
-        context_at = [i for i, s in enumerate(sequences) if s == (0 if is_left else 1)]
-        offsets = encoded["offset_mapping"][window]
-        cls_index = input_ids.index(tokenizer.cls_token_id)
-        start, end = _reference_label(example["answers"], offsets, context_at, cls_index)
-        features.append(
-            {
-                "example_id": example["id"],
-                "window_index": window,
-                "input_ids": input_ids,
-                "token_type_ids": encoded["token_type_ids"][window],
-                "offset_mapping": [
-                    list(o) if i in set(context_at) else [-1, -1] for i, o in enumerate(offsets)
-                ],
-                "start_positions": start,
-                "end_positions": end,
-                "cls_index": cls_index,
-            }
-        )
-    return features
+        window_offsets = encoded["offset_mapping"][window]
+        first, end = _context_range(sequences, 0 if is_left else 1)
+        cls_index = _cls_index(ids, sequences, cls_or_bos)
+        answers = examples[number]["answers"]
+        span = _reference_label(answers, window_offsets, range(first, end), cls_index)
+        labels.append((*span, cls_index))
+        is_next = window > 0 and of_example[window - 1] == number
+        index.append(index[-1] + 1 if is_next else 0)
+        offsets += [(-1, -1)] * first + window_offsets[first:end] + [(-1, -1)] * (len(ids) - end)
+    flat = chain.from_iterable
+    token_columns = {
+        "input_ids": np.fromiter(flat(encoded["input_ids"]), np.int32),
+        "token_type_ids": np.fromiter(flat(encoded["token_type_ids"]), np.int8),
+        "offset_mapping": np.fromiter(flat(offsets), np.int32).reshape(-1, 2),
+    }
+    names = ("start_positions", "end_positions", "cls_index")
+    columns = np.array(labels, np.int64).reshape(-1, 3).T
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
+    return ReferenceWindows(
+        np.array(of_example, np.int64),
+        np.array(index, np.int64),
+        lengths,
+        token_columns,
+        dict(zip(names, columns, strict=True)),
+    )
+
+
+def reference_features(
+    example: dict[str, Any], tokenizer: Any, max_length: int, doc_stride: int
+) -> list[dict[str, Any]]:
+    """Windows of one example, as rows of the features table."""
+    windows = reference_windows([example], tokenizer, max_length, doc_stride)
+    ends = np.cumsum(windows.lengths)
+    return [
+        {
+            "example_id": example["id"],
+            "window_index": window,
+            **{k: v[end - length : end].tolist() for k, v in windows.token_columns.items()},
+            **{k: v[window].item() for k, v in windows.labels.items()},
+        }
+        for window, (length, end) in enumerate(zip(windows.lengths, ends, strict=True))
+    ]
+
+
+def reference_of_accepted(
+    examples: list[dict[str, Any]], tokenizer: Any, max_length: int, doc_stride: int
+) -> tuple[list[bool], ReferenceWindows | None]:
+    """Which examples the tokenizers library cuts into windows, and the windows of those.
+
+    It refuses a whole call for one example, so that halves are tried, and halves of those.
+    """
+    options = (tokenizer, max_length, doc_stride)
+    windows = _windows_or_refusal(examples, *options)
+    if windows is not None:
+        return [True] * len(examples), windows
+    if len(examples) == 1:
+        return [False], None
+    middle = len(examples) // 2
+    is_accepted = [
+        accepted
+        for half in (examples[:middle], examples[middle:])
+        for accepted in reference_of_accepted(half, *options)[0]
+    ]
+    rest = [example for example, ok in zip(examples, is_accepted, strict=True) if ok]
+    return is_accepted, reference_windows(rest, *options) if rest else None
+
+
+def _windows_or_refusal(
+    examples: list[dict[str, Any]], tokenizer: Any, max_length: int, doc_stride: int
+) -> ReferenceWindows | None:
+    """The windows of all examples; None where the library refuses one for want of room."""
+    try:
+        return reference_windows(examples, tokenizer, max_length, doc_stride)
+    except BaseException as error:  # its panics are no `Exception`
+        if any(message in str(error) for message in NO_ROOM):
+            return None
+        raise
+
+
+def differing_windows(
+    features: pa.Table, examples: list[dict[str, Any]], expected: ReferenceWindows
+) -> dict[str, NDArray[np.int64]]:
+    """For each column of `features`, the windows that differ from the reference's; {} if equal.
+
+    Where the windows are others, or of other lengths, all differ: under the name "windows".
+    """
+    found_ids = features["example_id"].to_pylist()
+    lengths = pc.list_value_length(features["input_ids"]).to_numpy()
+    all_windows = np.arange(max(len(found_ids), len(expected.lengths)))
+    if (
+        found_ids != [examples[number]["id"] for number in expected.example]
+        or features["window_index"].to_pylist() != expected.index.tolist()
+        or lengths.tolist() != expected.lengths.tolist()
+    ):
+        return {"windows": all_windows}
+    window_of = np.repeat(all_windows, lengths)  # (tokens,)
+    differing = {}
+    for name, wanted in expected.token_columns.items():
+        found = _flat_values(features[name]).reshape(wanted.shape)
+        is_other = (found != wanted).reshape(len(wanted), -1).any(axis=1)  # (tokens,)
+        differing[name] = np.unique(window_of[is_other])
+    for name, wanted in expected.labels.items():
+        differing[name] = np.flatnonzero(features[name].to_numpy() != wanted)
+    return {name: windows for name, windows in differing.items() if len(windows)}
+
+
+def _flat_values(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The innermost values of a column of lists."""
+    values = column.combine_chunks()
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    return np.asarray(values)
+
+
+def _context_range(sequences: list[int | None], which: int) -> tuple[int, int]:
+    """First token of the context and the one after its last."""
+    if which not in sequences:
+        return 0, 0
+    first, end = sequences.index(which), len(sequences) - sequences[::-1].index(which)
+    assert sequences.count(which) == end - first, "the context is not one run of tokens"
+    return first, end
+
+
+def _cls_index(
+    ids: list[int], sequences: list[int | None], cls_or_bos: tuple[int | None, int | None]
+) -> int:
+    """The CLS token that the template put there (not one that a text spells), else BOS, else 0."""
+    special = [index for index, sequence in enumerate(sequences) if sequence is None]
+    for token_id in cls_or_bos:
+        for index in special:
+            if ids[index] == token_id:
+                return index
+    return 0
 
 
 def _reference_label(
-    answers: dict[str, Any], offsets: list[Any], context_at: list[int], cls_index: int
+    answers: dict[str, Any], offsets: list[Any], context_at: range, cls_index: int
 ) -> tuple[int, int]:
     """Walk inwards from both ends of the context; stop at its edge (run_qa runs past the end)."""
     if not answers["text"] or not context_at:

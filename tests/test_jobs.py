@@ -7,20 +7,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
 
 from jobs import evaluate, predict, prepare, train
 from jobs.cluster import root_cause
-from jobs.configuration import FeatureSettings
-from jobs.prepared import load_prepared, read_features, read_rejections
+from jobs.configuration import DataSettings, FeatureSettings
+from jobs.prepared import Prepared, load_prepared, read_rejections, window_blocks
 from qa_core.answering import SETTINGS_KEY, Answerer
 from qa_core.demo_corpus import generate_corpus
 from qa_core.errors import ConfigError, DataError, QAError, ResourceError
 from qa_core.features import build_features
+from qa_core.feeding import WindowFeed
 from qa_core.reading import read_examples
-from qa_core.schemas import FEATURES
+from qa_core.schemas import TOKENS
 from qa_core.scoring import score_predictions
 from qa_core.tokenizing import load_tokenizer
 from tests.conftest import LocalRay
@@ -109,7 +111,7 @@ def test_a_run_leaves_what_the_design_lists(finished: Path) -> None:
     assert (finished / "rejections.jsonl").read_text() == ""
     config = (finished / "config.yaml").read_text()
     assert config.startswith("# ray-extractive-qa")
-    assert yaml.safe_load(config)["features"] == {"max_length": 96, "doc_stride": 40}
+    assert yaml.safe_load(config)["features"]["doc_stride"] == 40
     assert "<h1>Run run</h1>" in (finished / "report.html").read_text()
 
 
@@ -264,6 +266,16 @@ def prepare_folder(storage: Path) -> list[Path]:
     return sorted((storage / "prepared").iterdir())
 
 
+def find_prepared(files: list[str], model: Path, storage: Path, **sizes: Any) -> Prepared:
+    """What `jobs.prepare` left of the train files."""
+    settings = FeatureSettings(**{"max_length": 96, "doc_stride": 24, **sizes})
+    split = prepare.find_split(DataSettings(train=files), "train")
+    folder = prepare.prepared_folder(str(storage), split, str(model))
+    prepared = load_prepared(folder, str(model), settings)
+    assert prepared is not None
+    return prepared
+
+
 def prepare_arguments(train_files: list[str], dev: str, model: Path, storage: Path) -> list[str]:
     """A command line of `jobs.prepare`."""
     return [
@@ -282,16 +294,16 @@ def test_prepared_features_equal_those_of_one_process(
     """Sharded by Ray Data or built in one call: the same rows in the same order."""
     files = [data["train"], data["answerable"]]
     prepare.main(prepare_arguments(files, data["dev"], tiny_model, tmp_path))
-    sizes = FeatureSettings(max_length=96, doc_stride=24)
-    folder = prepare.prepared_folder(str(tmp_path), files, str(tiny_model), sizes)
-    prepared = load_prepared(folder)
-    assert prepared is not None
+    prepared = find_prepared(files, tiny_model, tmp_path)
     assert len(prepared.shards) == 2
     examples, _ = read_examples(files)
     expected = build_features(
         examples, tokenizer=load_tokenizer(str(tiny_model)), max_length=96, doc_stride=24
     )
-    assert read_features(prepared, FEATURES.names).equals(expected)
+    feed = WindowFeed(window_blocks(prepared))
+    assert feed.take(np.arange(len(feed))).equals(expected)
+    backwards = np.arange(len(feed))[::-1]
+    assert feed.take(backwards).equals(expected.take(pa.array(backwards)))
     assert prepared.num_tokens == sum(len(ids) for ids in expected["input_ids"].to_pylist())
 
 
@@ -329,14 +341,13 @@ def test_bad_records_are_listed_and_many_stop_the_run(
     prepare.main([*arguments, "--data.max_rejected_fraction=0.1"])
     with pytest.raises(DataError, match="records cannot be used"):  # also when found on storage
         prepare.main(arguments)
-    found = [load_prepared(str(folder)) for folder in prepare_folder(tmp_path)]
-    rejected = [read_rejections(p).to_pylist() for p in found if p and p.num_rejected]
-    assert [(r["record"], r["reason"]) for r in rejected[0]] == [
+    rejected = read_rejections(find_prepared([broken], tiny_model, tmp_path)).to_pylist()
+    assert [(r["record"], r["reason"]) for r in rejected] == [
         (3, "duplicate id"),
-        (7, "question leaves no room"),
         (9, "answer not at answer_start"),
+        (7, "question leaves no room"),
     ]
-    assert {r["source"] for r in rejected[0]} == {broken}
+    assert {r["source"] for r in rejected} == {broken}
 
 
 @pytest.mark.parametrize(
@@ -479,7 +490,7 @@ def test_nothing_is_gathered_as_python_rows_between_shards(finished: Path) -> No
     """What is on storage between stages is Arrow, in the tables' own types."""
     tables = [
         pa.ipc.open_file(str(path)).read_all()
-        for path in (finished.parent / "prepared").rglob("features-*.arrow")
+        for path in (finished.parent / "prepared").rglob("tokens-*.arrow")
     ]
     assert tables
-    assert {table.schema for table in tables} == {FEATURES}
+    assert {table.schema for table in tables} == {TOKENS}

@@ -5,19 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
 
 from qa_core.demo_corpus import generate_corpus
 from qa_core.schemas import EXAMPLES
+from tests.families import train_family
 
 TEXTS = [
     "The bridge over the river Orla was opened in 1912 by the engineer Marta Held.",
@@ -27,97 +19,21 @@ TEXTS = [
     "A committee of seven people met on 3 May 1999 in the old town hall to vote.",
     "tabs\tand\nnewlines  and   spaces (brackets) [CLS-like] words-with-hyphens, don't, 3.14%",
 ]
-FAMILIES = ("wordpiece", "wordpiece_cased", "byte_bpe", "unigram", "unigram_left")
+
+
+VOCAB_SIZES = {"wordpiece": 400, "byte": 500, "unigram": 300}
 
 
 def train_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    """A fast tokenizer of one of `FAMILIES`, trained on `TEXTS`."""
-    if family.startswith("wordpiece"):
-        return _wordpiece(TEXTS, vocab_size=400, lowercase=family == "wordpiece")
-    if family == "byte_bpe":
-        return _byte_bpe()
-    return _unigram(is_left=family == "unigram_left")
-
-
-def _wordpiece(texts: list[str], *, vocab_size: int, lowercase: bool) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special)
-    )
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=512,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
-
-
-def _byte_bpe() -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet),
-    )
-    backend.post_processor = processors.RobertaProcessing(
-        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        cls_token="<s>",
-        bos_token="<s>",
-        sep_token="</s>",
-        eos_token="</s>",
-        model_max_length=512,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-
-
-def _unigram(*, is_left: bool) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.Unigram())
-    backend.normalizer = normalizers.NFKC()
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>"]
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>")
-    backend.train_from_iterator(TEXTS, trainer)
-    pair = "$A <sep> $B:1 <sep>:1 <cls>:2" if is_left else "<cls> $A <sep> $B:1 <sep>:1"
-    single = "$A <sep> <cls>:2" if is_left else "<cls> $A <sep>"
-    backend.post_processor = processors.TemplateProcessing(
-        single=single, pair=pair, special_tokens=[("<cls>", 3), ("<sep>", 4)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        cls_token="<cls>",
-        sep_token="<sep>",
-        padding_side="left" if is_left else "right",
-        model_max_length=512,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
+    """A fast tokenizer of one of the families of `tests.families`, trained on `TEXTS`."""
+    return train_family(family, TEXTS, vocab_size=VOCAB_SIZES[family.partition("_")[0]])
 
 
 def save_model(folder: Path, *, seed: int = 0, dropout: float = 0.0) -> Path:
     """A folder with a two-layer BERT of random weights and a tokenizer of the demo's words."""
     corpus = generate_corpus("train", num_passages=60)["data"]
     passages = [paragraph["context"] for article in corpus for paragraph in article["paragraphs"]]
-    tokenizer = _wordpiece(TEXTS + passages, vocab_size=1500, lowercase=True)
+    tokenizer = train_family("wordpiece", TEXTS + passages, vocab_size=1500, max_length=128)
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -131,7 +47,6 @@ def save_model(folder: Path, *, seed: int = 0, dropout: float = 0.0) -> Path:
         pad_token_id=tokenizer.pad_token_id,
     )
     BertForQuestionAnswering(config).save_pretrained(folder)
-    tokenizer.model_max_length = 128
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -1,0 +1,142 @@
+"""Tokens on storage: examples and their tokens in shards, named by a digest.
+
+Folder `storage_path/prepared/DIGEST/`: for each shard `examples-SHARD.arrow`,
+`tokens-SHARD.arrow` and, written last, `facts-SHARD.arrow`; for all together `rejections.jsonl`,
+`remarks.jsonl`, `contexts.arrow` and, written last, `manifest.json`. The digest is of the sources'
+names and content, how they are read, the tokenizer and the version of the tokens: window sizes
+are not in it.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jobs.models import local_model
+from qa_core.features import EncodedExamples
+from qa_core.schemas import REJECTIONS
+from qa_core.storage import is_file, join, list_files, read_bytes, read_table, write_bytes
+from qa_core.token_tables import encoded_from_tables
+from qa_core.tokenizing import PairEncoder, PairTemplate, load_tokenizer
+
+MANIFEST = "manifest.json"
+REJECTED = "rejections.jsonl"
+REMARKS = "remarks.jsonl"
+CONTEXTS = "contexts.arrow"
+FILES_AT_ONCE = 16  # small files read side by side: on object storage each is a wait
+
+_RECORDS = pa.list_(pa.struct(list(REJECTIONS)))
+
+# What the job's own process must know of a shard, one row: some thirty bytes an example.
+FACTS = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("num_examples", pa.int64()),  # those in `duplicates` left out
+        ("num_tokenized_bytes", pa.int64()),  # UTF-8 bytes of the distinct texts
+        ("records", pa.list_(pa.int64())),  # of each example, also of those in `duplicates`
+        ("id_digests", pa.list_(pa.int64())),  # likewise, two numbers each
+        ("question_digests", pa.list_(pa.int64())),  # likewise, of context and question
+        ("context_digests", pa.list_(pa.int64())),  # of each distinct context
+        ("rejections", _RECORDS),
+        ("repairs", _RECORDS),  # records that were used, and what was changed in them
+        ("duplicates", _RECORDS),  # records left out when all shards were there
+        ("read_seconds", pa.float64()),
+        ("tokenize_seconds", pa.float64()),
+        ("write_seconds", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Tokens of one split; `load_store` reads it from its folder."""
+
+    folder: str
+    tokenizer: str  # folder or Hub name
+    template: PairTemplate
+    shards: tuple[str, ...]  # in the order of the sources; those that have examples
+    num_read: int  # records, accepted and rejected
+    num_rejected: int
+    num_remarks: int
+    num_tokenized_bytes: int
+
+
+def save_store(store: TokenStore) -> None:
+    """Write the manifest: the tokens count as complete from here on."""
+    write_bytes(join(store.folder, MANIFEST), json.dumps(asdict(store), indent=1).encode())
+
+
+def load_store(folder: str, tokenizer: str) -> TokenStore | None:
+    """The tokens in `folder`, None where they are not there or not complete.
+
+    `tokenizer` names the one they were made with where it is now, perhaps in another folder.
+    """
+    if not is_file(join(folder, MANIFEST)):
+        return None
+    values = with_tuples(json.loads(read_bytes(join(folder, MANIFEST))))
+    template = PairTemplate(**with_tuples(values["template"]))
+    return TokenStore(**{**values, "folder": folder, "tokenizer": tokenizer, "template": template})
+
+
+def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Values read from JSON, with tuples where JSON has lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def shard_name(source: int, block: int) -> str:
+    """Name of a block of a source; names sort as blocks stand in the data."""
+    return f"{source:04d}-{block:06d}"
+
+
+def shard_file(folder: str, kind: str, shard: str) -> str:
+    """Path of one shard's examples, tokens, facts or answers."""
+    return join(folder, f"{kind}-{shard}.arrow")
+
+
+def find_done(folder: str) -> list[str]:
+    """Shards in `folder` that are whole, sorted."""
+    names = [file.rpartition("/")[2] for file in list_files(folder)]
+    facts = [name for name in names if name.startswith("facts-") and name.endswith(".arrow")]
+    return [name.removeprefix("facts-").removesuffix(".arrow") for name in facts]
+
+
+def read_facts(folder: str, shards: Sequence[str]) -> pa.Table:
+    """The facts of `shards`, a row each, in their order."""
+    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+        tables = threads.map(lambda shard: read_table(shard_file(folder, "facts", shard)), shards)
+        return pa.concat_tables([FACTS.empty_table(), *tables])
+
+
+def flat_numbers(facts: pa.Table, column: str) -> NDArray[np.int64]:
+    """A column of lists of numbers, one list after another."""
+    return np.asarray(facts[column].combine_chunks().flatten())
+
+
+def flat_records(facts: pa.Table, column: str) -> pa.Table:
+    """A column of lists of records, one list after another: a table of `REJECTIONS`."""
+    return pa.Table.from_struct_array(facts[column].combine_chunks().flatten()).cast(REJECTIONS)
+
+
+def read_shard(store: TokenStore, shard: str) -> tuple[pa.Table, EncodedExamples]:
+    """Examples (`STORED_EXAMPLES`) and tokens of a shard, mapped where storage is local."""
+    stored = read_table(shard_file(store.folder, "examples", shard))
+    tokens = read_table(shard_file(store.folder, "tokens", shard))
+    return stored, encoded_from_tables(stored, tokens, template=store.template)
+
+
+@lru_cache(maxsize=2)
+def cached_tokenizer(name_or_path: str) -> Any:
+    """The tokenizer, loaded once a process."""
+    return load_tokenizer(local_model(name_or_path))
+
+
+@lru_cache(maxsize=2)
+def cached_encoder(name_or_path: str) -> PairEncoder:
+    """What makes tokens, loaded once a process."""
+    return PairEncoder.of(cached_tokenizer(name_or_path))

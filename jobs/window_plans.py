@@ -1,0 +1,102 @@
+"""The work on the cluster that counts windows: what a window size costs and could reach."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from jobs.configuration import FeatureSettings
+from jobs.prepared import Prepared, make_windows
+from jobs.token_store import TokenStore, read_shard, with_tuples
+from qa_core.features import EncodedExamples, find_unfit, roomless_detail
+from qa_core.planning import WindowPlan, merge_plans, plan_examples
+from qa_core.reading import reject_rows
+from qa_core.token_tables import plain_examples
+
+ROOMLESS = "question leaves no room"
+
+
+def plan_windows(store: TokenStore, sizes: Sequence[FeatureSettings]) -> list[WindowPlan]:
+    """What each of `sizes` costs and could reach, over all shards."""
+    rows = map_shards(store, partial(_plan_shard, store=store, sizes=list(sizes)))
+    plans = [[WindowPlan(**with_tuples(plan)) for plan in json.loads(row["plans"])] for row in rows]
+    return [merge_plans(of_size) for of_size in zip(*plans, strict=True)]
+
+
+def count_windows(store: TokenStore, settings: FeatureSettings) -> Prepared:
+    """The store cut into windows of these sizes: what that gives, over all shards."""
+    rows = map_shards(store, partial(_count_shard, store=store, settings=settings))
+    counted = [json.loads(row["counts"]) for row in rows]
+    names = ("num_unanswerable", "num_features", "num_tokens")
+    return Prepared(
+        store=store,
+        settings=settings,
+        plan=merge_plans([WindowPlan(**with_tuples(counts["plan"])) for counts in counted]),
+        roomless=tuple(row for counts in counted for row in counts["roomless"]),
+        **{name: sum(counts[name] for counts in counted) for name in names},
+    )
+
+
+def map_shards(store: TokenStore, function: Any) -> list[dict[str, Any]]:
+    """What `function` gives for every shard, in their order."""
+    shards = [{"shard": shard} for shard in store.shards]
+    blocks = min(len(shards), max(1, 4 * int(ray.cluster_resources().get("CPU", 1))))
+    rows = ray.data.from_items(shards, override_num_blocks=blocks).map(function).take_all()
+    return sorted(rows, key=lambda row: str(row["shard"]))
+
+
+def _plan_shard(
+    row: dict[str, Any], *, store: TokenStore, sizes: list[FeatureSettings]
+) -> dict[str, Any]:
+    stored, encoded = read_shard(store, row["shard"])
+    plans = [asdict(_plan(stored, encoded, settings)) for settings in sizes]
+    return {"shard": row["shard"], "plans": json.dumps(plans)}
+
+
+def _count_shard(
+    row: dict[str, Any], *, store: TokenStore, settings: FeatureSettings
+) -> dict[str, Any]:
+    stored, encoded = read_shard(store, row["shard"])
+    windows = make_windows(stored, encoded, settings)
+    counts = {
+        "plan": asdict(_plan(stored, encoded, settings)),
+        "num_unanswerable": int(np.sum(windows.encoded.spans.counts == 0)),
+        "num_features": len(windows.planned.layout.length),
+        "num_tokens": int(windows.planned.layout.length.sum()),
+        "roomless": _reject_roomless(stored, encoded, settings),
+    }
+    return {"shard": row["shard"], "counts": json.dumps(counts)}
+
+
+def _plan(stored: pa.Table, encoded: EncodedExamples, settings: FeatureSettings) -> WindowPlan:
+    return plan_examples(
+        plain_examples(stored),
+        encoded,
+        max_length=settings.max_length,
+        doc_stride=settings.doc_stride,
+    )
+
+
+def _reject_roomless(
+    stored: pa.Table, encoded: EncodedExamples, settings: FeatureSettings
+) -> list[dict[str, Any]]:
+    """Rows of REJECTIONS for the examples that cannot be cut into windows."""
+    sizes = {"max_length": settings.max_length, "doc_stride": settings.doc_stride}
+    unfit = find_unfit(encoded, **sizes).tolist()
+    records = stored["record"].to_pylist()
+    rejected = [
+        reject_rows(
+            stored,
+            [row],
+            records=records,
+            reason=ROOMLESS,
+            detail=roomless_detail(encoded, row, settings.max_length, settings.doc_stride),
+        )
+        for row in unfit
+    ]
+    return [row for table in rejected for row in table.to_pylist()]
