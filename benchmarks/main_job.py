@@ -7,17 +7,19 @@ the other as whole processes, and prints exact match, F1 and times of both. Abou
 two cores. No peer's result is kept from an earlier run.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.figures import write_figures
 
 
 def main(
@@ -27,7 +29,7 @@ def main(
     num_dev: int = 1000,
     num_epochs: int = 2,
     learning_rate: float = 1e-4,
-    json_file: str | None = None,
+    json: str | None = None,
 ) -> None:
     """Compare; see the module.
 
@@ -38,12 +40,12 @@ def main(
         num_dev: likewise.
         num_epochs: of both.
         learning_rate: of both.
-        json_file: where to write the figures, too.
+        json: where to write the figures, too.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = {"train": Path(folder, "train.json"), "dev": Path(folder, "dev.json")}
-        files["train"].write_text(json.dumps(first_questions(train, num_train)))
-        files["dev"].write_text(json.dumps(first_questions(dev, num_dev)))
+        files["train"].write_text(dumps(first_questions(train, num_train)))
+        files["dev"].write_text(dumps(first_questions(dev, num_dev)))
         settings = [
             f"--data.train={files['train']}",
             f"--data.dev={files['dev']}",
@@ -56,11 +58,8 @@ def main(
         ours = run_ours(settings, Path(folder, "runs", "benchmark"))
         peer = run_peer(settings)
     show(ours, peer)
-    if json_file:
-        figures = {
-            f"{who}_{k}": v for who, row in (("ours", ours), ("peer", peer)) for k, v in row.items()
-        }
-        Path(json_file).write_text(json.dumps(figures, indent=1) + "\n")
+    sides = {"ours": ours, "peer": peer}
+    write_figures(json, {f"{who}_{k}": v for who, row in sides.items() for k, v in row.items()})
 
 
 def run_ours(settings: list[str], folder: Path) -> dict[str, Any]:
@@ -68,8 +67,8 @@ def run_ours(settings: list[str], folder: Path) -> dict[str, Any]:
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "jobs.train", *settings], check=True)
     seconds = time.monotonic() - started
-    metrics = json.loads((folder / "metrics.json").read_text())
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    metrics = loads((folder / "metrics.json").read_text())
+    lines = map(loads, (folder / "metrics.jsonl").read_text().splitlines())
     events = list(lines)
     steps = [event for event in events if event["event"] == "step"]
     scored = [event for event in events if event["event"] == "score"]
@@ -91,13 +90,13 @@ def run_peer(settings: list[str]) -> dict[str, Any]:
     started = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.plain_loop", *settings]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = loads(done.stdout.strip().splitlines()[-1])
     return {**result, "seconds": time.monotonic() - started}
 
 
 def first_questions(file: str, count: int) -> dict[str, Any]:
     """The document of the first `count` questions of a SQuAD file, in its order."""
-    document = json.loads(Path(file).read_text(encoding="utf-8"))
+    document = loads(Path(file).read_text(encoding="utf-8"))
     kept = []
     for article in document["data"]:
         for paragraph in article["paragraphs"]:

@@ -1,0 +1,54 @@
+"""Data of any size made from real data: fresh ids, the words of each context shuffled.
+
+So distinct texts stay distinct, with the lengths of the real ones. Answers are runs of one to
+five words of the shuffled context. Seeded; questions stay as they are but for a number in front.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_repeated(source: str, target: Path, num_questions: int, *, seed: int = 0) -> None:
+    """Write nested SQuAD JSON with exactly `num_questions` questions, an article at a time."""
+    paragraphs = list(_paragraphs(json.loads(Path(source).read_text(encoding="utf-8"))))
+    generator = random.Random(seed)
+    done = 0
+    with target.open("w", encoding="utf-8") as stream:
+        stream.write('{"version": "repeated", "data": [')
+        for number in range(10**9):
+            context, questions = paragraphs[number % len(paragraphs)]
+            questions = questions[: num_questions - done]
+            copy = _shuffled(context, questions, number, number // len(paragraphs), generator)
+            article = {"title": f"t{number}", "paragraphs": [copy]}
+            stream.write(("," if number else "") + json.dumps(article, ensure_ascii=False))
+            done += len(questions)
+            if done >= num_questions:
+                break
+        stream.write("]}")
+
+
+def _paragraphs(document: Any) -> Iterator[tuple[str, list[str]]]:
+    for article in document["data"]:
+        for paragraph in article["paragraphs"]:
+            yield paragraph["context"], [qa["question"] for qa in paragraph["qas"]]
+
+
+def _shuffled(
+    context: str, questions: list[str], number: int, repetition: int, generator: random.Random
+) -> dict[str, Any]:
+    words = context.split()
+    generator.shuffle(words)
+    starts = [0]
+    for word in words:
+        starts.append(starts[-1] + len(word) + 1)
+    qas = []
+    for q, question in enumerate(questions):
+        first = generator.randrange(len(words))
+        text = " ".join(words[first : first + generator.randint(1, 5)])
+        answers = [{"text": text, "answer_start": starts[first]}]
+        asked = f"{repetition} {question.strip()}" if repetition else question
+        qas.append({"id": f"{number}-{q}", "question": asked, "answers": answers})
+    return {"context": " ".join(words), "qas": qas}
