@@ -42,13 +42,13 @@ from jobs.token_store import (
     REJECTED,
     REMARKS,
     TokenStore,
-    cached_encoder,
     cached_tokenizer,
     find_done,
     flat_numbers,
     flat_records,
     load_store,
     read_facts,
+    save_encoder,
     save_store,
     shard_file,
 )
@@ -64,11 +64,12 @@ from qa_core.reading import (
 from qa_core.sources import check_source, expand_source, source_digest
 from qa_core.storage import check_writable, join, read_table, write_json_lines, write_table
 from qa_core.token_tables import TOKENS_VERSION
-from qa_core.tokenizing import tokenizer_digest
+from qa_core.tokenizing import PairEncoder, probe_template, tokenizer_digest
 
 SPLITS = ("train", "dev")
 READ_CPUS = 0.1  # reading takes about a tenth of what tokenizing takes beside it
 TOKENIZE_CPUS = 0.9
+BLOCK_BYTES = 2**20  # of texts in a task: half a second of tokenizing, ten times a task's own cost
 TEXTS_IN_FLIGHT = 2**28  # bytes of shards that were read and wait to be tokenized
 REPEATED_QUESTION = "question asked twice of one context"
 
@@ -178,13 +179,14 @@ def warn_shared_contexts(train: Prepared, dev: Prepared) -> None:
 def report_sizes(config: PrepareConfig, model: str) -> list[FeatureSettings]:
     """The configured sizes, then those of the report that are possible, large ones first."""
     tokenizer, model_config = cached_tokenizer(model), load_model_config(model)
+    num_special_tokens = probe_template(tokenizer).num_special_tokens
     pairs = [(a, b) for a in config.report_max_length for b in config.report_doc_stride]
     configured = (config.features.max_length, config.features.doc_stride)
     sizes = [FeatureSettings(*configured)]
     for max_length, doc_stride in sorted({*pairs} - {configured}, reverse=True):
         try:
             check_window_sizes(
-                num_special_tokens=cached_encoder(model).template.num_special_tokens,
+                num_special_tokens=num_special_tokens,
                 max_length=max_length,
                 doc_stride=doc_stride,
             )
@@ -198,7 +200,9 @@ def report_sizes(config: PrepareConfig, model: str) -> list[FeatureSettings]:
 
 def make_tokens(split: Split, folder: str, model: str) -> TokenStore:
     """Read and tokenize what is not in `folder` yet; write the lists and the manifest."""
-    shards = _run_pipeline(split, folder, model)
+    encoder = PairEncoder.of(cached_tokenizer(model))
+    save_encoder(folder, encoder)
+    shards = _run_pipeline(split, folder)
     facts = read_facts(folder, shards)
     repeated = _repeated_ids(facts)
     if repeated:
@@ -225,7 +229,7 @@ def make_tokens(split: Split, folder: str, model: str) -> TokenStore:
     store = TokenStore(
         folder=folder,
         tokenizer=model,
-        template=cached_encoder(model).template,
+        template=encoder.template,
         shards=tuple(kept["shard"].to_pylist()),
         num_read=num_examples + len(rejections),
         num_rejected=len(rejections),
@@ -236,10 +240,10 @@ def make_tokens(split: Split, folder: str, model: str) -> TokenStore:
     return store
 
 
-def _run_pipeline(split: Split, folder: str, model: str) -> list[str]:
+def _run_pipeline(split: Split, folder: str) -> list[str]:
     """Make all shards that are missing; the names of all, in order."""
     context = ray.data.DataContext.get_current().copy()
-    context.target_max_block_size = 1  # every shard travels alone, as soon as it was read
+    context.target_max_block_size = BLOCK_BYTES
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
         object_store_memory=TEXTS_IN_FLIGHT
     )
@@ -256,7 +260,7 @@ def _run_pipeline(split: Split, folder: str, model: str) -> list[str]:
                 compute=ray.data.TaskPoolStrategy(size=max(1, num_cpus // 4)),  # files read at once
             )
             .map_batches(
-                partial(make_shards, folder=folder, tokenizer=model),
+                partial(make_shards, folder=folder),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=TOKENIZE_CPUS,

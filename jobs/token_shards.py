@@ -65,19 +65,19 @@ def pack_examples(block: ReadBlock) -> bytes:
     return bytes(packed)
 
 
-def make_shards(rows: pa.Table, *, folder: str, tokenizer: str) -> pa.Table:
+def make_shards(rows: pa.Table, *, folder: str) -> pa.Table:
     """Write examples, tokens and facts of shards that are not there; the names of all."""
     for row in rows.to_pylist():
         if row["examples"] is not None:
-            make_shard(row, folder=folder, tokenizer=tokenizer)
+            make_shard(row, folder=folder)
     return rows.select(["shard"])
 
 
-def make_shard(texts: dict[str, Any], *, folder: str, tokenizer: str) -> None:
+def make_shard(texts: dict[str, Any], *, folder: str) -> None:
     """Tokenize one shard and write it; its facts come last and say that it is whole."""
     shard = texts["shard"]
     examples = table_from_bytes(texts["examples"]).cast(EXAMPLES)
-    encoder = cached_encoder(tokenizer)
+    encoder = cached_encoder(folder)
     started = time.perf_counter()
     encoded = encode_examples(examples, encoder=encoder)
     tokenized = time.perf_counter()

@@ -1,10 +1,10 @@
 """Tokens on storage: examples and their tokens in shards, named by a digest.
 
-Folder `storage_path/prepared/DIGEST/`: for each shard `examples-SHARD.arrow`,
-`tokens-SHARD.arrow` and, written last, `facts-SHARD.arrow`; for all together `rejections.jsonl`,
-`remarks.jsonl`, `contexts.arrow` and, written last, `manifest.json`. The digest is of the sources'
-names and content, how they are read, the tokenizer and the version of the tokens: window sizes
-are not in it.
+Folder `storage_path/prepared/DIGEST/`: first `encoder.json`; for each shard
+`examples-SHARD.arrow`, `tokens-SHARD.arrow` and, written last, `facts-SHARD.arrow`; for all
+together `rejections.jsonl`, `remarks.jsonl`, `contexts.arrow` and, written last, `manifest.json`.
+The digest is of the sources' names and content, how they are read, the tokenizer and the version
+of the tokens: window sizes are not in it.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from jobs.models import local_model
 from qa_core.features import EncodedExamples
@@ -25,6 +26,7 @@ from qa_core.storage import is_file, join, list_files, read_bytes, read_table, w
 from qa_core.token_tables import encoded_from_tables
 from qa_core.tokenizing import PairEncoder, PairTemplate, load_tokenizer
 
+ENCODER = "encoder.json"
 MANIFEST = "manifest.json"
 REJECTED = "rejections.jsonl"
 REMARKS = "remarks.jsonl"
@@ -136,7 +138,20 @@ def cached_tokenizer(name_or_path: str) -> Any:
     return load_tokenizer(local_model(name_or_path))
 
 
+def save_encoder(folder: str, encoder: PairEncoder) -> None:
+    """Write what makes the tokens of `folder`, for tasks that need no more of a model."""
+    values = {
+        "tokenizer": encoder.backend.to_str(),
+        "encode_special_tokens": encoder.backend.encode_special_tokens,
+        "template": asdict(encoder.template),
+    }
+    write_bytes(join(folder, ENCODER), json.dumps(values).encode())
+
+
 @lru_cache(maxsize=2)
-def cached_encoder(name_or_path: str) -> PairEncoder:
-    """What makes tokens, loaded once a process."""
-    return PairEncoder.of(cached_tokenizer(name_or_path))
+def cached_encoder(folder: str) -> PairEncoder:
+    """What makes the tokens of `folder`, loaded once a process, without importing transformers."""
+    values = json.loads(read_bytes(join(folder, ENCODER)))
+    backend = Tokenizer.from_str(values["tokenizer"])
+    backend.encode_special_tokens = values["encode_special_tokens"]
+    return PairEncoder(backend, PairTemplate(**with_tuples(values["template"])))
