@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 
 from qa_core.errors import ConfigError, DataError, ModelError, QAError
 from qa_core.features import build_features, check_max_length
-from qa_core.tokenizing import load_tokenizer, probe_template
-from tests.families import FAMILIES
+from qa_core.tokenizing import check_offsets, load_tokenizer, probe_template
+from tests.families import EXTRA_FAMILIES, FAMILIES, PREFIXED
 from tests.reference import reference_features
 from tests.tiny import TEXTS, make_examples, train_tokenizer
 
@@ -183,3 +184,36 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Any) -> None:
         probe_template(slow)
     with pytest.raises(QAError, match="its tokenizer cannot be loaded"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *EXTRA_FAMILIES, PREFIXED])
+def test_offsets_of_sound_tokenizers_pass_the_check(family: str) -> None:
+    """Lower case, accents stripped, bytes, SentencePiece marks: all lead back to the text."""
+    check_offsets(tokenizer_of(family))
+
+
+def spoilt_tokenizer(**parts: Any) -> Any:
+    """WordPiece with another normalizer or pre-tokenizer."""
+    tokenizer = train_tokenizer("wordpiece")
+    for name, part in parts.items():
+        setattr(tokenizer.backend_tokenizer, name, part)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"normalizer": normalizers.Replace("1912", "2024")}, "says that its token '##0' is '2'"),
+        ({"normalizer": normalizers.Replace("bridges", "")}, "has no token at 'bridges'"),
+        ({"pre_tokenizer": pre_tokenizers.Split("measured", "removed")}, "has no token at 'meas"),
+    ],
+)
+def test_offsets_that_do_not_lead_back_to_the_text_are_refused(
+    parts: dict[str, Any], message: str
+) -> None:
+    """The error names the tokenizer and shows what it says of the text."""
+    tokenizer = spoilt_tokenizer(**parts)
+    tokenizer.name_or_path = "spoilt-model"
+    with pytest.raises(ModelError, match=message) as raised:
+        check_offsets(tokenizer)
+    assert str(raised.value).startswith("tokenizer spoilt-model: ")
