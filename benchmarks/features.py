@@ -6,7 +6,8 @@ Both sides take turns in one process. In process: features of a file, tokens not
 tokens cached, a new (max_length, doc_stride). Through Ray Data on a local cluster: a hundred
 thousand questions made from the file, read, tokenized, stored and every window filled; Ray's own
 start-up is told apart. Counters are exact: bytes given to the tokenizer, bytes of the features.
-About fifteen minutes on two cores.
+Then the peak memory of a million questions over that of a tenth (`benchmarks.memory`). About
+twenty minutes on two cores.
 """
 
 import gc
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import alternate, ratio, write_figures
+from benchmarks.memory import compare_memory
 from benchmarks.notebook_features import map_features, notebook_dataset
 from benchmarks.repeated_data import write_repeated
 from jobs.cluster import connect
@@ -50,21 +52,24 @@ console = Console()
 
 
 def main(
-    data: str,
+    data: str = "embedded:train",
     model: str = "embedded",
     alternations: int = 5,
     ray_questions: int = 100_000,
     ray_alternations: int = 5,
+    memory_questions: int = 1_000_000,
     json: str | None = None,
 ) -> None:
     """Compare; see the module.
 
     Args:
-        data: SQuAD JSON.
+        data: SQuAD JSON, or embedded:train.
         model: whose tokenizer is used.
         alternations: turns of the comparisons in one process.
         ray_questions: questions of the comparison through Ray; 0 leaves it out.
         ray_alternations: its turns.
+        memory_questions: questions whose peak memory is compared with that of a tenth; 0 leaves
+            it out.
         json: where to write the figures, too.
     """
     datasets.disable_progress_bars()
@@ -77,6 +82,8 @@ def main(
     figures |= compare_rewindowing(examples, tokenizer, alternations)
     if ray_questions:
         figures |= compare_through_ray(data, model, ray_questions, ray_alternations)
+    if memory_questions:
+        figures |= compare_memory(data, memory_questions // 10, memory_questions)
     show(figures)
     write_figures(json, figures)
 
@@ -89,9 +96,18 @@ class CountingBackend:
 
     def encode_batch(self, texts: list[str], *, add_special_tokens: bool) -> Any:
         """What the tokenizer gives."""
+        self.count(texts)
+        return self.backend.encode_batch(texts, add_special_tokens=add_special_tokens)
+
+    def encode_batch_fast(self, texts: list[str], *, add_special_tokens: bool) -> Any:
+        """The same without offsets."""
+        self.count(texts)
+        return self.backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+
+    def count(self, texts: list[str]) -> None:
+        """Add these texts to the counts."""
         self.num_texts += len(texts)
         self.num_bytes += sum(len(text.encode()) for text in texts)
-        return self.backend.encode_batch(texts, add_special_tokens=add_special_tokens)
 
 
 def count_bytes(examples: pa.Table, tokenizer: Any) -> dict[str, Any]:
@@ -256,6 +272,7 @@ def fill_all(store: TokenStore) -> int:
 def local_cluster() -> Iterator[float]:
     """Ray on this machine's cores, and the seconds its start took."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.pop("TOKENIZERS_PARALLELISM", None)  # on Ray there is a process for every core
     started = perf_counter()
     connect()
     try:

@@ -28,10 +28,9 @@ SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def main(
-    data: str,
+    data: str = "embedded:train",
     small: int = 100_000,
     large: int = 1_000_000,
-    num_cpus: int = 2,
     json: str | None = None,
 ) -> None:
     """Measure; see the module.
@@ -40,27 +39,31 @@ def main(
         data: SQuAD JSON that the questions are made from.
         small: questions of the first run.
         large: questions of the second.
-        num_cpus: of the Ray head.
         json: where to write the figures, too.
     """
+    figures = compare_memory(data, small, large)
+    for name in ("driver_growth", "memory_growth"):
+        print(f"{name} {figures[name]:.3f}")
+    write_figures(json, figures)
+
+
+def compare_memory(data: str, small: int, large: int) -> dict[str, Any]:
+    """Peaks, times and growth."""
     figures: dict[str, Any] = {}
     for name, num_questions in (("small", small), ("large", large)):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "data.json")
             write_repeated(data, file, num_questions)
             figures |= {f"{name}_questions": num_questions, f"{name}_bytes": file.stat().st_size}
-            figures |= {f"{name}_{k}": v for k, v in measure(file, folder, num_cpus).items()}
-        print({k: v for k, v in figures.items() if k.startswith(name)}, flush=True)
+            figures |= {f"{name}_{k}": v for k, v in measure(file, folder).items()}
     figures["driver_growth"] = figures["large_driver_peak"] / figures["small_driver_peak"]
     figures["memory_growth"] = figures["large_all_peak"] / figures["small_all_peak"]
-    for name in ("driver_growth", "memory_growth"):
-        print(f"{name} {figures[name]:.3f}")
-    write_figures(json, figures)
+    return figures
 
 
-def measure(file: Path, folder: str, num_cpus: int) -> dict[str, float]:
+def measure(file: Path, folder: str) -> dict[str, float]:
     """Peak bytes of the driver and of all processes while the file is prepared, and seconds."""
-    with ray_head(num_cpus) as (head, address):
+    with ray_head() as (head, address):
         command = [
             *(sys.executable, "-m", "jobs.prepare", f"--data.train={file}"),
             *("--data.dev=embedded:handwritten", f"--storage_path={folder}/store"),
@@ -95,7 +98,7 @@ def memory_of(process: psutil.Process) -> int:
 
 
 @contextmanager
-def ray_head(num_cpus: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def ray_head() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A Ray head of this benchmark's own, and its address."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -104,7 +107,7 @@ def ray_head(num_cpus: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         port = free.getsockname()[1]
     command = [
         *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),
-        *(f"--port={port}", f"--num-cpus={num_cpus}", "--node-ip-address=127.0.0.1"),
+        *(f"--port={port}", "--node-ip-address=127.0.0.1"),
         "--include-dashboard=false",
     ]
     head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

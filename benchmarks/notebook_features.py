@@ -4,6 +4,7 @@ Both encode every (question, context) pair anew with truncation and overflow and
 as the question-answering notebook and run_qa do, through `datasets.map`.
 """
 
+import os
 from typing import Any
 
 import datasets
@@ -23,8 +24,9 @@ def map_features(
     num_proc: int | None = None,
 ) -> datasets.Dataset:
     """Train or validation features of all questions, made anew."""
+    threads = os.environ.get("TOKENIZERS_PARALLELISM", "true")
     function = train_features if kind == "train" else validation_features
-    return dataset.map(
+    mapped = dataset.map(
         function,
         batched=True,
         remove_columns=dataset.column_names,
@@ -32,6 +34,10 @@ def map_features(
         num_proc=num_proc,
         fn_kwargs={"tokenizer": tokenizer, "max_length": sizes[0], "doc_stride": sizes[1]},
     )
+    # With num_proc, `datasets` turns the tokenizers' own threads off and leaves them off, which
+    # would halve whatever tokenizes in this process afterwards, the notebook's and ours.
+    os.environ["TOKENIZERS_PARALLELISM"] = threads
+    return mapped
 
 
 def _encode(examples: Any, tokenizer: Any, max_length: int, doc_stride: int) -> Any:

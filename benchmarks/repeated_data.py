@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qa_core.sources import load_embedded
+
 
 def write_repeated(source: str, target: Path, num_questions: int, *, seed: int = 0) -> None:
     """Write nested SQuAD JSON with exactly `num_questions` questions, an article at a time."""
-    paragraphs = list(_paragraphs(json.loads(Path(source).read_text(encoding="utf-8"))))
+    is_embedded = source.startswith("embedded:")
+    document = load_embedded(source) if is_embedded else json.loads(Path(source).read_bytes())
+    paragraphs = list(_paragraphs(document))
     generator = random.Random(seed)
     done = 0
     with target.open("w", encoding="utf-8") as stream:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -83,14 +84,20 @@ def show_prepared(name: str, prepared: Prepared, *, is_new: bool, seconds: float
         )
 
 
-def show_stages(facts: pa.Table) -> None:
-    """Rows and time of each stage, the time summed over the processes that worked at it."""
-    table = Table(title="Stages", title_justify="left")
-    for name in ("stage", "questions", "seconds of a process", "questions/s"):
+def show_stages(facts: pa.Table, prepared: Prepared, *, window_seconds: float) -> None:
+    """Rows and time of each stage.
+
+    Reading to writing in seconds of the processes that worked at it, summed; windows by the clock.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("stage", "rows", "seconds", "rows/s"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    rows = sum(len(records) for records in facts["records"])
-    for stage in ("read", "tokenize", "write"):
-        seconds = sum(facts[f"{stage}_seconds"].to_pylist())
+    num_questions = len(facts["records"].combine_chunks().flatten())
+    stages = [
+        (stage, num_questions, float(pc.sum(facts[f"{stage}_seconds"]).as_py()))
+        for stage in ("read", "tokenize", "write")
+    ]
+    for stage, rows, seconds in (*stages, ("window", prepared.plan.num_windows, window_seconds)):
         table.add_row(stage, str(rows), f"{seconds:.2f}", f"{rows / max(seconds, 1e-9):.0f}")
     console.print(table)
 

@@ -18,6 +18,7 @@ from qa_core.tokenizing import (
     encode_texts,
     join_tokens,
     splits_of,
+    tokens_without_offsets,
 )
 from qa_core.windowing import (
     Layout,
@@ -129,24 +130,15 @@ def encode_examples(examples: pa.Table, *, encoder: PairEncoder) -> EncodedExamp
     special = np.array(encoder.template.special_ids, np.int32)
     texts = join_tokens(
         [
-            _without_offsets(special, splits_of(np.ones(len(special), np.int64))),
+            tokens_without_offsets(special, splits_of(np.ones(len(special), np.int64))),
             encode_texts(encoder.backend, contexts),
-            _question_tokens(encoder, questions),
+            encode_texts(encoder.backend, questions, has_offsets=False),
         ]
     )
     context_of += len(special)
     question_of += len(special) + len(contexts)
     spans = align_answers(examples["answers"], texts, context_of)
     return EncodedExamples(texts, context_of, question_of, spans, encoder.template)
-
-
-def _question_tokens(encoder: PairEncoder, questions: list[str]) -> Tokens:
-    tokens = encode_texts(encoder.backend, questions)
-    return _without_offsets(tokens.ids, tokens.splits)
-
-
-def _without_offsets(ids: NDArray[np.int32], splits: NDArray[np.int64]) -> Tokens:
-    return Tokens(ids, np.full((len(ids), 2), -1, np.int32), splits)
 
 
 def find_unfit(encoded: EncodedExamples, *, max_length: int, doc_stride: int) -> NDArray[np.int64]:

@@ -51,6 +51,12 @@ def is_directory(uri: str | Path) -> bool:
     return bool(_kind_of(uri) == fs.FileType.Directory)
 
 
+def file_bytes(uri: str | Path) -> int:
+    """Size of a file."""
+    filesystem, path = locate(uri)
+    return int(filesystem.get_file_info(path).size)
+
+
 def _kind_of(uri: str | Path) -> fs.FileType:
     """File, folder, something else or nothing."""
     filesystem, path = locate(uri)

@@ -168,22 +168,26 @@ def distinct_texts(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
 
-def encode_texts(backend: Tokenizer, texts: Sequence[str]) -> Tokens:
+def encode_texts(backend: Tokenizer, texts: Sequence[str], *, has_offsets: bool = True) -> Tokens:
     """Tokens of `texts`, in their order, without special tokens.
 
-    The library encodes the next texts while those before become arrays.
+    Without offsets, which are then (-1, -1), the library does a third less. It encodes the next
+    texts while those before become arrays.
     """
     parts = [
         texts[first : first + TEXTS_PER_CALL] for first in range(0, len(texts), TEXTS_PER_CALL)
     ]
-    encode = partial(backend.encode_batch, add_special_tokens=False)
+    encode = partial(
+        backend.encode_batch if has_offsets else backend.encode_batch_fast,
+        add_special_tokens=False,
+    )
     arrays = [_NO_TOKENS]
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = [thread.submit(encode, list(part)) for part in parts[:1]]
         for following in (*parts[1:], None):
             encodings = [encoding for done in coming for encoding in done.result()]
             coming = [thread.submit(encode, list(following))] if following is not None else []
-            arrays.append(_token_arrays(encodings))
+            arrays.append(_token_arrays(encodings, has_offsets=has_offsets))
     return join_tokens(arrays)
 
 
@@ -214,16 +218,21 @@ def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -
     return numbers
 
 
-def _token_arrays(encodings: Sequence[Any]) -> Tokens:
-    ids = [encoding.ids for encoding in encodings]
-    splits = splits_of(np.array([len(part) for part in ids], np.int64))
+def _token_arrays(encodings: Sequence[Any], *, has_offsets: bool) -> Tokens:
+    parts = [encoding.ids for encoding in encodings]
+    splits = splits_of(np.array([len(part) for part in parts], np.int64))
+    num_tokens = int(splits[-1])
+    ids = np.fromiter(chain.from_iterable(parts), np.int32, count=num_tokens)
+    if not has_offsets:
+        return tokens_without_offsets(ids, splits)
     pairs = chain.from_iterable(encoding.offsets for encoding in encodings)
-    flat = np.fromiter(chain.from_iterable(pairs), np.int32, count=2 * int(splits[-1]))
-    return Tokens(
-        np.fromiter(chain.from_iterable(ids), np.int32, count=int(splits[-1])),
-        flat.reshape(-1, 2),
-        splits,
-    )
+    flat = np.fromiter(chain.from_iterable(pairs), np.int32, count=2 * num_tokens)
+    return Tokens(ids, flat.reshape(-1, 2), splits)
+
+
+def tokens_without_offsets(ids: NDArray[np.int32], splits: NDArray[np.int64]) -> Tokens:
+    """Tokens that are no part of a context: their offsets are (-1, -1)."""
+    return Tokens(ids, np.full((len(ids), 2), -1, np.int32), splits)
 
 
 _NO_TOKENS = Tokens(np.zeros(0, np.int32), np.zeros((0, 2), np.int32), np.zeros(1, np.int64))

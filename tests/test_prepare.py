@@ -179,8 +179,10 @@ def kill_one_of_each(head: int, killed: list[str], is_over: threading.Event) -> 
                 title = process.cmdline()[0] if process.cmdline() else ""
             except psutil.Error:
                 continue
-            for name in ("read_shards", "make_shards"):
-                if title.startswith("ray::") and name in title and name not in killed:
+            for name, other in (("read_shards", "make_shards"), ("make_shards", "read_shards")):
+                if not title.startswith("ray::") or name not in title or other in title:
+                    continue  # both in one task would mean that one process does all the work
+                if name not in killed:
                     process.send_signal(signal.SIGKILL)
                     killed.append(name)
         time.sleep(0.01)
