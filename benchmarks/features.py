@@ -36,8 +36,9 @@ from benchmarks.repeated_data import write_repeated
 from jobs.cluster import connect
 from jobs.configuration import DataSettings, FeatureSettings
 from jobs.models import resolve_model
-from jobs.prepare import find_split, make_tokens
+from jobs.prepare import find_split
 from jobs.prepared import make_windows
+from jobs.token_pipeline import make_tokens
 from jobs.token_store import TokenStore, read_shard
 from jobs.window_plans import map_shards
 from qa_core.features import encode_examples, fill_features, label_examples

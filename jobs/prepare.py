@@ -9,20 +9,14 @@ run continues with the shards that are missing.
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import ray
-from numpy.typing import NDArray
 
 from jobs.cluster import (
     absolute_source,
     absolute_storage,
-    available_resources,
     connect,
     run_job,
 )
@@ -36,59 +30,32 @@ from jobs.configuration import (
 from jobs.console import show_plans, show_prepared, show_stages, warn
 from jobs.models import check_model, load_model_config
 from jobs.prepared import Prepared, load_prepared, read_rejections, save_prepared
-from jobs.token_shards import drop_records, find_repeats, make_shards, read_shards
+from jobs.token_pipeline import Split, make_tokens
+from jobs.token_shards import EXAMPLES_PER_SHARD
 from jobs.token_store import (
     CONTEXTS,
     REJECTED,
-    REMARKS,
-    TokenStore,
     cached_tokenizer,
-    find_done,
-    flat_numbers,
-    flat_records,
     load_store,
     read_facts,
-    save_encoder,
-    save_store,
-    shard_file,
 )
 from jobs.window_plans import count_windows, plan_windows
-from qa_core.errors import ConfigError, DataError
+from qa_core.errors import ConfigError
 from qa_core.features import check_max_length, check_window_sizes
 from qa_core.reading import (
     ReadingRules,
     check_rejected_fraction,
-    in_source_order,
-    reject_rows,
 )
 from qa_core.sources import check_source, expand_source, source_digest
 from qa_core.storage import (
     check_writable,
-    file_bytes,
-    is_file,
     join,
     read_table,
-    write_json_lines,
-    write_table,
 )
 from qa_core.token_tables import TOKENS_VERSION
-from qa_core.tokenizing import PairEncoder, probe_template, tokenizer_digest
+from qa_core.tokenizing import probe_template, tokenizer_digest
 
 SPLITS = ("train", "dev")
-BLOCK_BYTES = 2**20  # of texts in a task: half a second of tokenizing, ten times a task's own cost
-TEXTS_IN_FLIGHT = 2**28  # bytes of shards that were read and wait to be tokenized
-REPEATED_QUESTION = "question asked twice of one context"
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split's data: where it is, how it is read, and a digest of its content."""
-
-    name: str  # train or dev
-    sources: tuple[str, ...]  # single files, local ones as absolute paths
-    rules: ReadingRules
-    max_rejected_fraction: float
-    digest: str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,7 +127,7 @@ def input_digest(split: Split, model: str) -> str:
     parts = [
         split.digest,
         tokenizer_digest(cached_tokenizer(model)),
-        f"{TOKENS_VERSION} {split.rules.repair_offsets}",
+        f"{TOKENS_VERSION} {EXAMPLES_PER_SHARD} {split.rules.repair_offsets}",
         *columns,
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -204,121 +171,6 @@ def report_sizes(config: PrepareConfig, model: str) -> list[FeatureSettings]:
             continue
         sizes.append(FeatureSettings(max_length=max_length, doc_stride=doc_stride))
     return sizes
-
-
-def make_tokens(split: Split, folder: str, model: str) -> TokenStore:
-    """Read and tokenize what is not in `folder` yet; write the lists and the manifest."""
-    encoder = PairEncoder.of(cached_tokenizer(model))
-    save_encoder(folder, encoder)
-    shards = _run_pipeline(split, folder)
-    facts = read_facts(folder, shards)
-    repeated = _repeated_ids(facts)
-    if repeated:
-        ray.get([drop_records.remote(folder, shard, rows) for shard, rows in repeated.items()])
-        facts = read_facts(folder, shards)
-    rejected = [flat_records(facts, "rejections"), flat_records(facts, "duplicates")]
-    rejections = in_source_order(rejected, split.sources)
-    remarks = in_source_order(
-        [flat_records(facts, "repairs"), *_repeated_questions(folder, facts)], split.sources
-    )
-    write_json_lines(join(folder, REJECTED), rejections.to_pylist())
-    write_json_lines(join(folder, REMARKS), remarks.to_pylist())
-    contexts = np.unique(flat_numbers(facts, "context_digests"))
-    write_table(join(folder, CONTEXTS), pa.table({"digest": contexts}))
-    num_examples = int(pc.sum(facts["num_examples"]).as_py() or 0)
-    if not num_examples:
-        raise DataError(
-            f"no usable question ({len(rejections)} records rejected)",
-            where=f"data.{split.name}",
-            expected="at least one",
-            remedy=f"see {join(folder, REJECTED)}",
-        )
-    kept = facts.filter(pc.greater(facts["num_examples"], 0))
-    store = TokenStore(
-        folder=folder,
-        tokenizer=model,
-        template=encoder.template,
-        shards=tuple(kept["shard"].to_pylist()),
-        num_read=num_examples + len(rejections),
-        num_rejected=len(rejections),
-        num_remarks=len(remarks),
-        num_tokenized_bytes=int(pc.sum(facts["num_tokenized_bytes"]).as_py()),
-    )
-    save_store(store)
-    return store
-
-
-def _run_pipeline(split: Split, folder: str) -> list[str]:
-    """Make all shards that are missing; the names of all, in order."""
-    context = ray.data.DataContext.get_current().copy()
-    context.target_max_block_size = BLOCK_BYTES
-    # Holding the reader back takes a fifth of the speed on two cores; small data needs none of it.
-    context.op_resource_reservation_enabled = not _is_small(split.sources)
-    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
-        object_store_memory=TEXTS_IN_FLIGHT
-    )
-    files = [{"source": file, "number": n} for n, file in enumerate(split.sources)]
-    num_cpus = int(available_resources().get("CPU", 1))
-    with ray.data.DataContext.current(context):
-        shards = (
-            ray.data.from_items(files, override_num_blocks=len(files))
-            .map_batches(
-                partial(read_shards, rules=split.rules, done=frozenset(find_done(folder))),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=ray.data.TaskPoolStrategy(size=max(1, num_cpus // 4)),  # files read at once
-            )
-            .map_batches(
-                partial(make_shards, folder=folder),
-                batch_size=None,
-                batch_format="pyarrow",
-            )
-        )
-        return sorted(row["shard"] for row in shards.take_all())
-
-
-def _is_small(sources: Sequence[str]) -> bool:
-    """Whether all texts may lie in memory at once; not where nobody knows how many there are."""
-    texts = [source for source in sources if not source.startswith("embedded:")]
-    if any(source.endswith((".gz", ".parquet")) or not is_file(source) for source in texts):
-        return False
-    return sum(file_bytes(source) for source in texts) <= TEXTS_IN_FLIGHT
-
-
-def _repeated_ids(facts: pa.Table) -> dict[str, list[int]]:
-    """Record numbers of each shard whose id an earlier record has."""
-    places = find_repeats(flat_numbers(facts, "id_digests").reshape(-1, 2))
-    records = flat_numbers(facts, "records")
-    shard_of = _shard_of(facts)
-    repeated: dict[str, list[int]] = {}
-    for place in places.tolist():
-        repeated.setdefault(facts["shard"][int(shard_of[place])].as_py(), []).append(
-            int(records[place])
-        )
-    return repeated
-
-
-def _repeated_questions(folder: str, facts: pa.Table) -> Iterator[pa.Table]:
-    """Remarks on records whose context and question an earlier record has, shard by shard."""
-    places = find_repeats(flat_numbers(facts, "question_digests").reshape(-1, 1))
-    records, shard_of = flat_numbers(facts, "records")[places], _shard_of(facts)[places]
-    for number in np.unique(shard_of).tolist():
-        stored = read_table(shard_file(folder, "examples", facts["shard"][number].as_py()))
-        is_repeated = pc.is_in(stored["record"], value_set=pa.array(records[shard_of == number]))
-        rows = np.flatnonzero(np.asarray(is_repeated)).tolist()  # none where its id was repeated
-        yield reject_rows(
-            stored,
-            rows,
-            records=stored["record"].to_pylist(),
-            reason=REPEATED_QUESTION,
-            detail="an earlier record asks the same of the same context; both are used",
-        )
-
-
-def _shard_of(facts: pa.Table) -> NDArray[np.int64]:
-    """Row of `facts` of each of their examples, (examples,)."""
-    counts = np.asarray(pc.list_value_length(facts["records"]))
-    return np.repeat(np.arange(len(facts)), counts)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,6 @@ from jobs.console import show_curve, show_scores
 from jobs.models import check_model, model_digest
 from jobs.prepare import (
     SPLITS,
-    Split,
     find_split,
     input_digest,
     prepare_split,
@@ -59,6 +58,7 @@ from jobs.shard_scoring import (
     score_epoch,
     validate_checkpoint,
 )
+from jobs.token_pipeline import Split
 from jobs.training_worker import HISTORY, TrainTask, train_worker
 from qa_core.reporting import learning_curve
 from qa_core.storage import (

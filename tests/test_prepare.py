@@ -15,6 +15,7 @@ import pytest
 from jobs import prepare
 from jobs.configuration import ColumnSettings, DataSettings, FeatureSettings
 from jobs.prepared import Prepared, load_prepared, read_rejections, window_blocks
+from jobs.token_pipeline import REPEATED_QUESTION
 from jobs.token_shards import find_repeats
 from jobs.token_store import REMARKS, find_done, load_store, read_facts, shard_file
 from qa_core.demo_corpus import generate_corpus
@@ -292,7 +293,7 @@ def test_columns_formats_and_repairs_come_from_the_configuration(
     remarks = [json.loads(line) for line in (folder / REMARKS).read_text().splitlines()]
     assert [(r["record"], r["reason"]) for r in remarks] == [
         (0, "white space"),
-        (1, prepare.REPEATED_QUESTION),
+        (1, REPEATED_QUESTION),
     ]
     assert "2 records were remarked on" in " ".join(capsys.readouterr().out.split())
     shard = read_table(shard_file(str(folder), "examples", find_done(str(folder))[0]))
