@@ -27,7 +27,7 @@ from jobs.configuration import (
     as_list,
     parse_config,
 )
-from jobs.console import show_plans, show_prepared, show_stages, warn
+from jobs.console import STAGE_FACTS, show_plans, show_prepared, show_stages, warn
 from jobs.models import check_model, load_model_config
 from jobs.prepared import Prepared, load_prepared, read_rejections, save_prepared
 from jobs.token_pipeline import Split, make_tokens
@@ -111,7 +111,8 @@ def prepare_split(
     ended = time.monotonic()
     show_prepared(split.name, prepared, is_new=is_new, seconds=ended - started)
     if is_new:
-        show_stages(read_facts(folder, store.shards), prepared, window_seconds=ended - tokenized)
+        facts = read_facts(folder, store.shards, STAGE_FACTS)
+        show_stages(facts, prepared, window_seconds=ended - tokenized)
     check_rejected_fraction(
         read_rejections(prepared),
         num_read=store.num_read,

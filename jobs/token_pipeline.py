@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from numpy.typing import NDArray
 
 from jobs.cluster import available_resources
 from jobs.token_shards import drop_records, find_repeats, make_shards, read_shards
@@ -37,6 +36,7 @@ from qa_core.tokenizing import PairEncoder
 
 BLOCK_BYTES = 2**20  # of texts in a task: half a second of tokenizing, ten times a task's own cost
 TEXTS_IN_FLIGHT = 2**28  # bytes of shards that were read and wait to be tokenized
+LISTED = ("shard", "num_examples", "num_tokenized_bytes", "rejections", "repairs", "duplicates")
 REPEATED_QUESTION = "question asked twice of one context"
 
 
@@ -56,19 +56,17 @@ def make_tokens(split: Split, folder: str, model: str) -> TokenStore:
     encoder = PairEncoder.of(cached_tokenizer(model))
     save_encoder(folder, encoder)
     shards = _run_pipeline(split, folder)
-    facts = read_facts(folder, shards)
-    repeated = _repeated_ids(facts)
-    if repeated:
-        ray.get([drop_records.remote(folder, shard, rows) for shard, rows in repeated.items()])
-        facts = read_facts(folder, shards)
+    repeated = _repeats(folder, shards, "id_digests", numbers_of_key=2)
+    ray.get([drop_records.remote(folder, shard, rows) for shard, rows in repeated.items()])
+    facts = read_facts(folder, shards, LISTED)
     rejected = [flat_records(facts, "rejections"), flat_records(facts, "duplicates")]
     rejections = in_source_order(rejected, split.sources)
     remarks = in_source_order(
-        [flat_records(facts, "repairs"), *_repeated_questions(folder, facts)], split.sources
+        [flat_records(facts, "repairs"), *_repeated_questions(folder, shards)], split.sources
     )
     write_json_lines(join(folder, REJECTED), rejections.to_pylist())
     write_json_lines(join(folder, REMARKS), remarks.to_pylist())
-    contexts = np.unique(flat_numbers(facts, "context_digests"))
+    contexts = np.unique(flat_numbers(read_facts(folder, shards, ["context_digests"])))
     write_table(join(folder, CONTEXTS), pa.table({"digest": contexts}))
     num_examples = int(pc.sum(facts["num_examples"]).as_py() or 0)
     if not num_examples:
@@ -130,26 +128,30 @@ def _is_small(sources: Sequence[str]) -> bool:
     return sum(file_bytes(source) for source in texts) <= TEXTS_IN_FLIGHT
 
 
-def _repeated_ids(facts: pa.Table) -> dict[str, list[int]]:
-    """Record numbers of each shard whose id an earlier record has."""
-    places = find_repeats(flat_numbers(facts, "id_digests").reshape(-1, 2))
-    records = flat_numbers(facts, "records")
-    shard_of = _shard_of(facts)
-    repeated: dict[str, list[int]] = {}
-    for place in places.tolist():
-        repeated.setdefault(facts["shard"][int(shard_of[place])].as_py(), []).append(
-            int(records[place])
-        )
-    return repeated
+def _repeats(
+    folder: str, shards: Sequence[str], column: str, *, numbers_of_key: int
+) -> dict[str, list[int]]:
+    """Record numbers of each shard whose key, a column of digests, an earlier record has.
+
+    Holds one column of all shards at a time: 8 or 16 bytes an example.
+    """
+    keys = flat_numbers(read_facts(folder, shards, [column])).reshape(-1, numbers_of_key)
+    places = find_repeats(keys)
+    if not len(places):
+        return {}
+    facts = read_facts(folder, shards, ["records"])
+    counts = np.asarray(pc.list_value_length(facts["records"]))
+    shard_of = np.repeat(np.arange(len(shards)), counts)[places]
+    records = flat_numbers(facts)[places]
+    return {shards[number]: records[shard_of == number].tolist() for number in np.unique(shard_of)}
 
 
-def _repeated_questions(folder: str, facts: pa.Table) -> Iterator[pa.Table]:
+def _repeated_questions(folder: str, shards: Sequence[str]) -> Iterator[pa.Table]:
     """Remarks on records whose context and question an earlier record has, shard by shard."""
-    places = find_repeats(flat_numbers(facts, "question_digests").reshape(-1, 1))
-    records, shard_of = flat_numbers(facts, "records")[places], _shard_of(facts)[places]
-    for number in np.unique(shard_of).tolist():
-        stored = read_table(shard_file(folder, "examples", facts["shard"][number].as_py()))
-        is_repeated = pc.is_in(stored["record"], value_set=pa.array(records[shard_of == number]))
+    repeated = _repeats(folder, shards, "question_digests", numbers_of_key=1)
+    for shard, records in repeated.items():
+        stored = read_table(shard_file(folder, "examples", shard))
+        is_repeated = pc.is_in(stored["record"], value_set=pa.array(records, pa.int64()))
         rows = np.flatnonzero(np.asarray(is_repeated)).tolist()  # none where its id was repeated
         yield reject_rows(
             stored,
@@ -158,9 +160,3 @@ def _repeated_questions(folder: str, facts: pa.Table) -> Iterator[pa.Table]:
             reason=REPEATED_QUESTION,
             detail="an earlier record asks the same of the same context; both are used",
         )
-
-
-def _shard_of(facts: pa.Table) -> NDArray[np.int64]:
-    """Row of `facts` of each of their examples, (examples,)."""
-    counts = np.asarray(pc.list_value_length(facts["records"]))
-    return np.repeat(np.arange(len(facts)), counts)

@@ -149,6 +149,9 @@ def find_repeats(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     >>> find_repeats(np.array([[7], [5], [7], [7]])).tolist()
     [2, 3]
     """
-    order = np.lexsort(keys.T)  # stable: of equal keys the earliest comes first
-    is_repeated = np.all(keys[order][1:] == keys[order][:-1], axis=1)
-    return np.sort(order[1:][is_repeated])
+    firsts = np.sort(keys[:, 0])
+    repeated = firsts[1:][firsts[1:] == firsts[:-1]]
+    places = np.flatnonzero(np.isin(keys[:, 0], repeated))  # most often none: little memory
+    order = np.lexsort(keys[places].T)  # stable: of equal keys the earliest comes first
+    is_repeated = np.all(keys[places][order][1:] == keys[places][order][:-1], axis=1)
+    return np.sort(places[order[1:][is_repeated]])

@@ -108,16 +108,22 @@ def find_done(folder: str) -> list[str]:
     return [name.removeprefix("facts-").removesuffix(".arrow") for name in facts]
 
 
-def read_facts(folder: str, shards: Sequence[str]) -> pa.Table:
-    """The facts of `shards`, a row each, in their order."""
+def read_facts(
+    folder: str, shards: Sequence[str], columns: Sequence[str] = FACTS.names
+) -> pa.Table:
+    """These columns of the facts of `shards`, a row a shard, in their order."""
+
+    def read(shard: str) -> pa.Table:
+        return read_table(shard_file(folder, "facts", shard)).select(list(columns))
+
     with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
-        tables = threads.map(lambda shard: read_table(shard_file(folder, "facts", shard)), shards)
-        return pa.concat_tables([FACTS.empty_table(), *tables])
+        empty = FACTS.empty_table().select(list(columns))
+        return pa.concat_tables([empty, *threads.map(read, shards)])
 
 
-def flat_numbers(facts: pa.Table, column: str) -> NDArray[np.int64]:
-    """A column of lists of numbers, one list after another."""
-    return np.asarray(facts[column].combine_chunks().flatten())
+def flat_numbers(facts: pa.Table) -> NDArray[np.int64]:
+    """The only column, lists of numbers, one list after another."""
+    return np.asarray(facts.column(0).combine_chunks().flatten())
 
 
 def flat_records(facts: pa.Table, column: str) -> pa.Table:

@@ -149,8 +149,7 @@ def _write_stream(uri: str, source: BinaryIO) -> None:
     filesystem, path = locate(uri)
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
-        filesystem.create_dir(posixpath.dirname(path), recursive=True)
-        with filesystem.open_output_stream(partial) as sink:
+        with _create(filesystem, partial) as sink:
             shutil.copyfileobj(source, sink, PIECE_BYTES)
         filesystem.move(partial, path)
     except (OSError, pa.ArrowInvalid) as error:
@@ -158,6 +157,15 @@ def _write_stream(uri: str, source: BinaryIO) -> None:
         raise StorageError(
             f"cannot be written ({error})", uri, "a writable place", "choose another storage_path"
         ) from error
+
+
+def _create(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
+    """A new file; folders above it are made where they are missing."""
+    try:
+        return filesystem.open_output_stream(path)
+    except FileNotFoundError:
+        filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        return filesystem.open_output_stream(path)
 
 
 def write_json_lines(uri: str, rows: Iterable[Mapping[str, Any]]) -> None:
