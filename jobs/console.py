@@ -84,7 +84,7 @@ def show_prepared(name: str, prepared: Prepared, *, is_new: bool, seconds: float
         )
 
 
-STAGE_FACTS = ("records", "read_seconds", "tokenize_seconds", "write_seconds")
+STAGE_FACTS = ("num_examples", "read_seconds", "tokenize_seconds", "write_seconds")
 
 
 def show_stages(facts: pa.Table, prepared: Prepared, *, window_seconds: float) -> None:
@@ -95,7 +95,7 @@ def show_stages(facts: pa.Table, prepared: Prepared, *, window_seconds: float) -
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("stage", "rows", "seconds", "rows/s"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    num_questions = int(pc.sum(pc.list_value_length(facts["records"])).as_py())
+    num_questions = int(pc.sum(facts["num_examples"]).as_py())
     stages = [
         (stage, num_questions, float(pc.sum(facts[f"{stage}_seconds"]).as_py()))
         for stage in ("read", "tokenize", "write")

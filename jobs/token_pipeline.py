@@ -22,9 +22,9 @@ from jobs.token_store import (
     TokenStore,
     cached_tokenizer,
     find_done,
-    flat_numbers,
     flat_records,
     read_facts,
+    read_numbers,
     save_encoder,
     save_store,
     shard_file,
@@ -66,8 +66,8 @@ def make_tokens(split: Split, folder: str, model: str) -> TokenStore:
     )
     write_json_lines(join(folder, REJECTED), rejections.to_pylist())
     write_json_lines(join(folder, REMARKS), remarks.to_pylist())
-    contexts = np.unique(flat_numbers(read_facts(folder, shards, ["context_digests"])))
-    write_table(join(folder, CONTEXTS), pa.table({"digest": contexts}))
+    contexts = np.concatenate([_NONE, *read_numbers(folder, shards, "context_digests")])
+    write_table(join(folder, CONTEXTS), pa.table({"digest": np.unique(contexts)}))
     num_examples = int(pc.sum(facts["num_examples"]).as_py() or 0)
     if not num_examples:
         raise DataError(
@@ -135,15 +135,17 @@ def _repeats(
 
     Holds one column of all shards at a time: 8 or 16 bytes an example.
     """
-    keys = flat_numbers(read_facts(folder, shards, [column])).reshape(-1, numbers_of_key)
-    places = find_repeats(keys)
+    keys = np.concatenate([_NONE, *read_numbers(folder, shards, column)])
+    places = find_repeats(keys.reshape(-1, numbers_of_key))
     if not len(places):
         return {}
-    facts = read_facts(folder, shards, ["records"])
-    counts = np.asarray(pc.list_value_length(facts["records"]))
-    shard_of = np.repeat(np.arange(len(shards)), counts)[places]
-    records = flat_numbers(facts)[places]
-    return {shards[number]: records[shard_of == number].tolist() for number in np.unique(shard_of)}
+    records = read_numbers(folder, shards, "records")
+    shard_of = np.repeat(np.arange(len(shards)), [len(own) for own in records])[places]
+    record = np.concatenate(records)[places]
+    return {shards[n]: record[shard_of == n].tolist() for n in np.unique(shard_of).tolist()}
+
+
+_NONE = np.zeros(0, np.int64)
 
 
 def _repeated_questions(folder: str, shards: Sequence[str]) -> Iterator[pa.Table]:

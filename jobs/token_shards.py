@@ -129,7 +129,7 @@ def drop_records(folder: str, shard: str, records: Sequence[int]) -> None:
     if not rows:
         return
     kept = stored.filter(pc.invert(is_dropped)).combine_chunks()
-    facts = read_facts(folder, [shard]).to_pylist()[0]
+    facts = read_facts(folder, [shard], FACTS.names).to_pylist()[0]
     duplicates = reject_rows(
         stored,
         rows,

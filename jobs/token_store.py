@@ -8,7 +8,7 @@ of the tokens: window sizes are not in it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -22,7 +22,15 @@ from tokenizers import Tokenizer
 from jobs.models import local_model
 from qa_core.features import EncodedExamples
 from qa_core.schemas import REJECTIONS
-from qa_core.storage import is_file, join, list_files, read_bytes, read_table, write_bytes
+from qa_core.storage import (
+    is_file,
+    join,
+    list_files,
+    read_bytes,
+    read_columns,
+    read_table,
+    write_bytes,
+)
 from qa_core.token_tables import encoded_from_tables
 from qa_core.tokenizing import PairEncoder, PairTemplate, load_tokenizer
 
@@ -108,22 +116,36 @@ def find_done(folder: str) -> list[str]:
     return [name.removeprefix("facts-").removesuffix(".arrow") for name in facts]
 
 
-def read_facts(
-    folder: str, shards: Sequence[str], columns: Sequence[str] = FACTS.names
-) -> pa.Table:
-    """These columns of the facts of `shards`, a row a shard, in their order."""
+def read_facts(folder: str, shards: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """These columns of the facts of `shards`, a row a shard, in their order.
 
-    def read(shard: str) -> pa.Table:
-        return read_table(shard_file(folder, "facts", shard)).select(list(columns))
+    They are copied out of each file's table, which takes more memory than most facts.
+    """
+    schema = pa.schema([FACTS.field(name) for name in columns])
+    rows = _read_each(folder, shards, columns, lambda table: table.to_pylist()[0])
+    return pa.Table.from_pylist(rows, schema=schema)
 
+
+def read_numbers(folder: str, shards: Sequence[str], column: str) -> list[NDArray[np.int64]]:
+    """A column of lists of numbers of the facts, an array a shard."""
+
+    def numbers(table: pa.Table) -> NDArray[np.int64]:
+        return np.array(table.column(0).combine_chunks().flatten())
+
+    return _read_each(folder, shards, [column], numbers)
+
+
+def _read_each(
+    folder: str, shards: Sequence[str], columns: Sequence[str], take: Callable[[pa.Table], Any]
+) -> list[Any]:
+    """What `take` makes of the facts of each shard."""
     with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
-        empty = FACTS.empty_table().select(list(columns))
-        return pa.concat_tables([empty, *threads.map(read, shards)])
-
-
-def flat_numbers(facts: pa.Table) -> NDArray[np.int64]:
-    """The only column, lists of numbers, one list after another."""
-    return np.asarray(facts.column(0).combine_chunks().flatten())
+        return list(
+            threads.map(
+                lambda shard: take(read_columns(shard_file(folder, "facts", shard), columns)),
+                shards,
+            )
+        )
 
 
 def flat_records(facts: pa.Table, column: str) -> pa.Table:

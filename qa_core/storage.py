@@ -7,7 +7,7 @@ import json
 import posixpath
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -209,10 +209,26 @@ def table_from_bytes(content: bytes) -> pa.Table:
 def read_table(uri: str) -> pa.Table:
     """The table of an Arrow file: mapped, not loaded, where the file is local."""
     filesystem, path = locate(uri)
-    try:
+    with _reading_arrow(uri):
         if isinstance(filesystem, fs.LocalFileSystem):
             return pa.ipc.open_file(pa.memory_map(path)).read_all()
         with filesystem.open_input_file(path) as source:
             return pa.ipc.open_file(source).read_all()
+
+
+def read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
+    """These columns of an Arrow file, loaded: the others are not read, and no file stays open."""
+    filesystem, path = locate(uri)
+    with _reading_arrow(uri), filesystem.open_input_file(path) as source:
+        names = pa.ipc.open_file(source).schema.names
+        options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
+        return pa.ipc.open_file(source, options=options).read_all().select(list(columns))
+
+
+@contextlib.contextmanager
+def _reading_arrow(uri: str) -> Iterator[None]:
+    """Errors of reading an Arrow file, made the project's own."""
+    try:
+        yield
     except (OSError, pa.ArrowInvalid) as error:
         raise StorageError(f"cannot be read ({error})", uri, "an Arrow file") from error

@@ -347,5 +347,5 @@ def test_facts_add_up(corpus: str, tiny_model: Path, tmp_path: Path) -> None:
     folder = folder_of(corpus, tiny_model, tmp_path)
     store = load_store(str(folder), str(tiny_model))
     assert store is not None
-    facts = read_facts(str(folder), store.shards)
+    facts = read_facts(str(folder), store.shards, ["num_examples"])
     assert sum(facts["num_examples"].to_pylist()) + store.num_rejected == store.num_read
