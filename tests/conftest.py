@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -94,13 +95,15 @@ def join(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, and wait for it."""
+    """Ask a process to end, and wait for it and for all below it, which write to the end."""
+    below = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
         process.wait(timeout=30)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    psutil.wait_procs(below, timeout=30)
 
 
 def free_ports(count: int) -> list[int]:
