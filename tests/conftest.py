@@ -96,6 +96,8 @@ def join(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
     """Ask a process to end, and wait for it and for all below it, which write to the end."""
+    if process.poll() is not None:
+        return
     below = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
