@@ -8,6 +8,7 @@ shared memory counts once. About ten minutes on two cores.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -105,10 +106,12 @@ def ray_head() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # A folder of its own: a later ray.init would look for this head where Ray notes the last one.
+    session = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     command = [
         *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),
         *(f"--port={port}", "--node-ip-address=127.0.0.1"),
-        "--include-dashboard=false",
+        *("--include-dashboard=false", f"--temp-dir={session}"),
     ]
     head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -118,6 +121,7 @@ def ray_head() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         processes = family(head.pid)
         head.terminate()
         psutil.wait_procs(processes, timeout=30)
+        shutil.rmtree(session, ignore_errors=True)
 
 
 def wait_for(port: int, seconds: float = 60) -> None:
