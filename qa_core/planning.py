@@ -108,7 +108,7 @@ def plan_examples(
         window_counts=_window_counts(planned.windows, len(encoded)),
         num_tokens=int(lengths.sum()),
         num_token_pairs=int((lengths * lengths).sum()),
-        num_null_windows=int((planned.start_positions == planned.layout.cls_index).sum()),
+        num_null_windows=int(planned.is_null.sum()),
         num_answerable=int(is_answerable.sum()),
         num_cut=int((is_answerable & ~is_held).sum()),
         num_reachable=int(is_reachable.sum()),

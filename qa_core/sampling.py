@@ -15,7 +15,7 @@ def keep_null_windows(
     each id. Whether a null window stays follows from (seed, key, window index) alone, not from
     the shard, the order or the number of workers; what stays at a fraction stays at a larger one.
     """
-    is_null = planned.start_positions == planned.layout.cls_index  # (windows,)
+    is_null = planned.is_null
     if fraction >= 1 or not is_null.any():
         return np.arange(len(is_null))
     windows = planned.windows
