@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from qa_core.alignment import AnswerSpans, align_answers
 from qa_core.errors import ConfigError, DataError, ModelError
+from qa_core.labelling import label_windows
 from qa_core.schemas import FEATURES
 from qa_core.tokenizing import (
     PairEncoder,
@@ -25,7 +26,6 @@ from qa_core.windowing import (
     Windows,
     fill_windows,
     find_roomless,
-    label_windows,
     lay_out,
     plan_windows,
 )

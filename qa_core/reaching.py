@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from qa_core.errors import ConfigError
 from qa_core.features import EncodedExamples
+from qa_core.labelling import holds_answer
 from qa_core.scoring import gold_texts, normalize_answer
 from qa_core.tokenizing import concatenated_ranges, splits_of
-from qa_core.windowing import Windows, holds_answer
+from qa_core.windowing import Windows
 
 
 def find_held(encoded: EncodedExamples, windows: Windows) -> NDArray[np.bool_]:
