@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from qa_core.alignment import AnswerSpans, align_answers
 from qa_core.errors import ConfigError, DataError, ModelError
-from qa_core.labelling import label_windows
+from qa_core.labelling import (
+    Labels,
+    LabelSpans,
+    all_labels,
+    first_labels,
+    place_answers,
+    single_spans,
+)
 from qa_core.schemas import FEATURES
 from qa_core.tokenizing import (
     PairEncoder,
@@ -70,12 +77,17 @@ class EncodedExamples:
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """All of windows but their tokens: some thirty bytes each."""
+    """All of windows but their tokens: some thirty bytes each, fifty where all answers count.
+
+    A window's positions are those of an example's first accepted answer; where all answers count,
+    those of the first that the window holds, and `spans` has all that it holds.
+    """
 
     windows: Windows
     layout: Layout
     start_positions: NDArray[np.int32]  # (windows,) token in the window; cls_index without answer
     end_positions: NDArray[np.int32]  # (windows,) inclusive; cls_index likewise
+    spans: LabelSpans | None = None  # of all answers; None where the first alone counts
 
     @property
     def is_null(self) -> NDArray[np.bool_]:
@@ -89,7 +101,14 @@ class LabelledWindows:
             self.layout.take(rows),
             self.start_positions[rows],
             self.end_positions[rows],
+            None if self.spans is None else self.spans.take(rows),
         )
+
+    def label_spans(self, rows: NDArray[np.int64]) -> LabelSpans:
+        """The spans that the windows at `rows` are labelled with, in that order."""
+        if self.spans is None:
+            return single_spans(self.start_positions[rows], self.end_positions[rows])
+        return self.spans.take(rows)
 
 
 def build_features(
@@ -165,9 +184,13 @@ def roomless_detail(encoded: EncodedExamples, row: int, max_length: int, doc_str
 
 
 def label_examples(
-    encoded: EncodedExamples, *, max_length: int, doc_stride: int
+    encoded: EncodedExamples, *, max_length: int, doc_stride: int, labels: Labels = "first"
 ) -> LabelledWindows:
-    """The windows of encoded examples with their labels; no row may be one of `find_unfit`."""
+    """The windows of encoded examples with their labels; no row may be one of `find_unfit`.
+
+    `labels`: "first", the first accepted answer of an example, where a window holds it whole, as
+    run_qa has it; "all", every accepted answer that a window holds whole.
+    """
     windows = plan_windows(
         encoded.question_lengths,
         encoded.context_lengths,
@@ -176,8 +199,11 @@ def label_examples(
         doc_stride=doc_stride,
     )
     layout = lay_out(windows, encoded.question_lengths, encoded.template)
-    labels = label_windows(windows, layout, encoded.spans, encoded.texts, encoded.context_of)
-    return LabelledWindows(windows, layout, *labels)
+    held = place_answers(
+        windows, layout, encoded.spans, encoded.texts, encoded.context_of, labels=labels
+    )
+    spans = all_labels(held, layout) if labels == "all" else None
+    return LabelledWindows(windows, layout, *first_labels(held, layout), spans)
 
 
 def fill_features(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from qa_core.alignment import NO_ANSWERS
 from qa_core.features import EncodedExamples, LabelledWindows, fill_features
+from qa_core.labelling import NO_SPANS, LabelSpans, join_spans
 from qa_core.schemas import FEATURES
 
 
@@ -24,8 +25,8 @@ class WindowBlock:
 class WindowFeed:
     """Windows of all blocks in order, numbered from 0.
 
-    A window costs some fifty bytes of memory until `take` fills it; tokens stay where the blocks
-    have them, which for mapped tables is the file.
+    A window costs some fifty bytes of memory until `take` fills it, or seventy where all answers
+    are labels; tokens stay where the blocks have them, which for mapped tables is the file.
     """
 
     def __init__(self, blocks: Iterable[WindowBlock]) -> None:
@@ -43,13 +44,28 @@ class WindowFeed:
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
         """The windows at `rows`, in that order: `qa_core.schemas.FEATURES`."""
+        parts, order = self._by_block(rows)
+        tables = [_fill(block, block.planned.take(within)) for block, within in parts]
+        return pa.concat_tables([FEATURES.empty_table(), *tables]).take(pa.array(order))
+
+    def label_spans(self, rows: NDArray[np.int64]) -> LabelSpans:
+        """The spans that the windows at `rows` are labelled with, in that order."""
+        parts, order = self._by_block(rows)
+        spans = [block.planned.label_spans(within) for block, within in parts]
+        return join_spans([NO_SPANS, *spans]).take(order)
+
+    def _by_block(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[list[tuple[WindowBlock, NDArray[np.int64]]], NDArray[np.int64]]:
+        """`rows` as rows within each block that has any, and what puts those back in order."""
         block = np.searchsorted(self.firsts, rows, side="right") - 1  # (rows,)
-        tables, places = [FEATURES.empty_table()], [np.zeros(0, np.int64)]
+        parts, places = [], [np.zeros(0, np.int64)]
         for number in np.unique(block):
             place = np.flatnonzero(block == number)
-            tables.append(self._fill(self.blocks[number], rows[place] - self.firsts[number]))
+            parts.append((self.blocks[number], rows[place] - self.firsts[number]))
             places.append(place)
-        return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(places))))
+        return parts, np.argsort(np.concatenate(places))
 
-    def _fill(self, block: WindowBlock, rows: NDArray[np.int64]) -> pa.Table:
-        return fill_features(block.encoded, block.planned.take(rows), ids=block.ids)
+
+def _fill(block: WindowBlock, planned: LabelledWindows) -> pa.Table:
+    return fill_features(block.encoded, planned, ids=block.ids)

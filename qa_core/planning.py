@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from qa_core.features import EncodedExamples, find_unfit, label_examples
+from qa_core.labelling import Labels
 from qa_core.reaching import find_held, find_reachable
 from qa_core.windowing import Windows
 
@@ -78,12 +79,14 @@ def plan_examples(
     max_length: int,
     doc_stride: int,
     max_answer_length: int = 30,
+    labels: Labels = "first",
 ) -> WindowPlan:
     """The plan of a block; `encoded` is `encode_examples(examples)`, made once for all sizes.
 
     An example is reachable where two context tokens of one window, at most `max_answer_length`
     tokens from the first to the last, have a text that scoring takes for an exact match; also
-    where no answer is expected (it has none, or all of them normalise to nothing).
+    where no answer is expected (it has none, or all of them normalise to nothing). `labels`, as
+    `label_examples` has it, decides which windows are null.
 
     Raises `ConfigError` for sizes that leave no question a window, or no span to give.
     """
@@ -91,7 +94,7 @@ def plan_examples(
     if len(unfit):
         fit = np.delete(np.arange(len(encoded)), unfit)
         examples, encoded = examples.select(["context", "answers"]).take(fit), encoded.take(fit)
-    planned = label_examples(encoded, max_length=max_length, doc_stride=doc_stride)
+    planned = label_examples(encoded, max_length=max_length, doc_stride=doc_stride, labels=labels)
     lengths = planned.layout.length.astype(np.int64)  # (windows,)
     is_answerable = encoded.spans.counts > 0
     is_held = find_held(encoded, planned.windows)

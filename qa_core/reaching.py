@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from qa_core.errors import ConfigError
 from qa_core.features import EncodedExamples
-from qa_core.labelling import holds_answer
+from qa_core.labelling import holds_answer, pair_answers
 from qa_core.scoring import gold_texts, normalize_answer
-from qa_core.tokenizing import concatenated_ranges, splits_of
+from qa_core.tokenizing import splits_of
 from qa_core.windowing import Windows
 
 
 def find_held(encoded: EncodedExamples, windows: Windows) -> NDArray[np.bool_]:
     """Whether some window holds some accepted answer whole, (examples,)."""
-    window, answer = _pair_answers(encoded, windows)
+    window, answer = pair_answers(windows, encoded.spans)
     spans, texts = encoded.spans, encoded.texts
     is_held = holds_answer(windows, window, spans, answer, texts, encoded.context_of)
     return np.isin(np.arange(len(encoded)), windows.example[window[is_held]])
@@ -46,7 +46,7 @@ def find_reachable(
         raise ConfigError(found, "decoding.max_answer_length", "1 or more")
     spans = encoded.spans
     is_plain = _is_plain(examples["answers"], encoded, max_answer_length)  # (answers,)
-    window, answer = _pair_answers(encoded, windows)
+    window, answer = pair_answers(windows, encoded.spans)
     start, length = windows.start[window], windows.length[window]
     is_inside = (start <= spans.start_token[answer]) & (spans.end_token[answer] < start + length)
     is_reachable = np.asarray(spans.counts == 0, np.bool_)
@@ -55,15 +55,6 @@ def find_reachable(
     reaches = _reaches(windows, rows, max_answer_length)
     is_reachable[rows] = _search_examples(examples.take(rows), encoded.take(rows), reaches)
     return is_reachable
-
-
-def _pair_answers(
-    encoded: EncodedExamples, windows: Windows
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every window with every accepted answer of its example: two columns, (pairs,) each."""
-    counts = encoded.spans.counts[windows.example]
-    window = np.repeat(np.arange(len(counts)), counts)
-    return window, concatenated_ranges(encoded.spans.splits[windows.example], counts)
 
 
 # An ASCII letter or digit that no article has, or a sign beyond ASCII that is no white space:
