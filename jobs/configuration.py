@@ -102,6 +102,9 @@ class FeatureSettings:
     """Part of the training windows without an answer that is kept; lower it for long documents."""
     null_window_seed: NonNegativeInt = 0
     """Decides which of them are kept."""
+    labels: Literal["first", "all"] = "first"
+    """first: training windows are labelled with the first accepted answer, as run_qa does; all:
+    with every accepted answer that lies in the window."""
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def prepare_split(
 ) -> Prepared:
     """The tokens of one split and what its windows come to, made now or found on storage."""
     started = time.monotonic()
-    if split.name != "train":  # scores are of whole examples
-        features = replace(features, null_window_fraction=1.0)
+    if split.name != "train":  # scores are of whole examples, and labels are for training
+        features = replace(features, null_window_fraction=1.0, labels="first")
     folder = prepared_folder(storage_path, split, model)
     store = load_store(folder, model)
     is_new = store is None

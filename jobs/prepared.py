@@ -102,7 +102,7 @@ def make_windows(
     if len(unfit):
         fit = np.setdiff1d(np.arange(len(encoded)), unfit)
         stored, encoded = stored.take(pa.array(fit)), encoded.take(fit)
-    planned = label_examples(encoded, **sizes)
+    planned = label_examples(encoded, **sizes, labels=settings.labels)
     if settings.null_window_fraction < 1:
         ids = stored["id"].to_pylist()
         keys = np.array([digest_text(text)[0] for text in ids], np.int64)

@@ -79,6 +79,7 @@ def _plan(stored: pa.Table, encoded: EncodedExamples, settings: FeatureSettings)
         encoded,
         max_length=settings.max_length,
         doc_stride=settings.doc_stride,
+        labels=settings.labels,
     )
 
 

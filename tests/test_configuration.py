@@ -75,6 +75,7 @@ def test_an_unknown_key_names_the_nearest(given: str, nearest: str, tmp_path: Pa
         ("--train.learning_rate=fast", "train.learning_rate"),
         ("--data.max_rejected_fraction=1.5", "data.max_rejected_fraction"),
         ("--decoding.mode=best", "decoding.mode"),
+        ("--features.labels=some", "features.labels"),
         ("--config=/nowhere.yaml", "/nowhere.yaml"),
     ],
 )

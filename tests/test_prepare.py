@@ -321,6 +321,34 @@ def test_null_windows_are_sampled_in_training_only(
     assert shown.count("null windows sampled") == 1
 
 
+def test_all_answers_are_labels_of_training_windows_only(tiny_model: Path, tmp_path: Path) -> None:
+    """Windows of train have all accepted answers, counted as such; dev is found as ever."""
+    context = " ".join(f"word{number}" for number in range(90))
+    words = ["word0", "word40", "word80"]
+    answers = {"text": words, "answer_start": [context.index(word) for word in words]}
+    record = {"id": "a", "context": context, "question": "Which?", "answers": answers}
+    source = tmp_path / "several.json"
+    source.write_text(json.dumps([record]), encoding="utf-8")
+    settings = {"max_length": 48, "doc_stride": 8}
+    sizes = [f"--features.{name}={value}" for name, value in settings.items()]
+    run(str(source), tiny_model, tmp_path, *sizes)
+    first = found(str(source), tiny_model, tmp_path, **settings)
+    more = ["--features.labels=all", "--features.null_window_fraction=0.0"]
+    run(str(source), tiny_model, tmp_path, *sizes, *more)
+    chosen = {**settings, "labels": "all", "null_window_fraction": 0.0}
+    prepared = found(str(source), tiny_model, tmp_path, **chosen)
+    feed = WindowFeed(window_blocks(prepared))
+    spans = feed.label_spans(np.arange(len(feed)))
+    positions = all_features(prepared)["start_positions"].to_pylist()
+    assert spans.start[spans.splits[:-1]].tolist() == positions
+    assert prepared.num_features == prepared.plan.num_windows - prepared.plan.num_null_windows
+    assert prepared.plan.num_null_windows < first.plan.num_null_windows
+    dev = prepare.find_split(DataSettings(train=str(source), dev="embedded:handwritten"), "dev")
+    folder = prepare.prepared_folder(str(tmp_path), dev, str(tiny_model))
+    assert load_prepared(folder, str(tiny_model), FeatureSettings(**settings)) is not None
+    assert load_prepared(folder, str(tiny_model), FeatureSettings(**chosen)) is None
+
+
 def test_the_report_compares_window_sizes(
     corpus: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
