@@ -18,6 +18,7 @@ from jobs.configuration import DecodingSettings, config_keys, dump_config
 from jobs.prepared import Prepared, read_rejections
 from jobs.token_store import shard_file
 from qa_core.answering import SETTINGS_KEY
+from qa_core.checkpoints import ABOUT
 from qa_core.decoding import apply_null_threshold, null_odds
 from qa_core.errors import ConfigError
 from qa_core.reading import count_reasons
@@ -32,12 +33,20 @@ from qa_core.storage import (
     write_file,
     write_json_lines,
 )
+from qa_core.training import STATE_FILE
 
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
-NOT_IN_MODEL = ("training_state.pt", "history.json", "epoch.json")
-FREE_KEYS = ("storage_path", "scaling.threads_per_worker", "scaling.max_failures")
+NOT_IN_MODEL = (STATE_FILE, ABOUT)
+# Settings that may change when a run is continued: they do not change what comes out.
+FREE_KEYS = (
+    "storage_path",
+    "scaling.threads_per_worker",
+    "scaling.max_failures",
+    "scaling.storage_patience_seconds",
+    "train.checkpoint_every_steps",
+)
 
 
 def check_run(run: str, config: Any, inputs: Mapping[str, str]) -> None:

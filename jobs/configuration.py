@@ -114,19 +114,51 @@ class TrainSettings:
     num_epochs: PositiveInt = 2
     """Times every feature is seen."""
     per_worker_batch_size: PositiveInt = 16
-    """Features a worker computes in a step; times num_workers it is the global batch."""
+    """Features a worker computes at once; times num_workers and gradient_accumulation_steps it is
+    the global batch."""
+    tokens_per_batch: PositiveInt | None = None
+    """Tokens a worker computes at once at most, padding counted: instead of
+    per_worker_batch_size."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Times a worker computes before a step of the optimizer: a larger batch in the same memory."""
     learning_rate: PositiveFloat = 2e-4
-    """Peak of the linear schedule. Suits a 6-layer MiniLM; take 3e-5 for BERT-base and larger."""
+    """Peak of the schedule. Suits a 6-layer MiniLM; take 3e-5 for BERT-base and larger."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls to 0 after the warm-up."""
     warmup_ratio: ClosedUnitInterval = 0.1
     """Part of all steps over which the learning rate rises from 0."""
+    layer_decay: ClosedUnitInterval = 1.0
+    """Learning rate of a layer over that of the layer above; 0.9 suits large models."""
     weight_decay: NonNegativeFloat = 0.01
     """AdamW's, on matrices; biases and norms have none."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
     seed: NonNegativeInt = 0
     """Decides the new layer's weights, the order of features and the dropout."""
+    null_weight: ClosedUnitInterval = 1.0
+    """Weight of the loss of windows labelled "no answer"."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, a third more time."""
+    checkpoint_every_steps: PositiveInt | None = None
+    """Also write a checkpoint to continue from every so many steps; null: where it is scored."""
+    score_every_steps: PositiveInt | None = None
+    """Score the dev data every so many steps; null: at the end of every epoch."""
     score_untrained: bool = True
     """Also score the model before its first step: the learning curve then starts at epoch 0."""
+    early_stopping_patience: PositiveInt | None = None
+    """Scores without a higher F1 after which training stops; null: all epochs are trained."""
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """Learning from a larger model's answers, too."""
+
+    teacher: str | None = None
+    """Folder or Hub name of a model with a span head and the same tokenizer."""
+    weight: ClosedUnitInterval = 0.5
+    """Part of the loss that is the distance to the teacher; the labels have the rest."""
+    temperature: PositiveFloat = 2.0
+    """Softens both distributions before they are compared."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +187,8 @@ class ScalingSettings:
     """Threads of a worker's arithmetic; null: the node's cores shared by the workers on it."""
     max_failures: NonNegativeInt = 2
     """Times a failed or lost worker is replaced, going on from the last checkpoint."""
+    storage_patience_seconds: NonNegativeFloat = 300.0
+    """How long a checkpoint that cannot be written is tried again before the run stops."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +209,7 @@ class TrainConfig(RunSettings):
     model: ModelSettings = field(default_factory=ModelSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
 

@@ -18,16 +18,17 @@ from qa_core.storage import join
 
 
 def show_curve(curve: Sequence[Mapping[str, Any]]) -> None:
-    """The learning curve, a line an epoch; epoch 0 is the untrained model."""
+    """The learning curve, a line an epoch and a score; epoch 0 is the untrained model."""
     table = Table(title="Learning curve", title_justify="left")
-    for name in ("epoch", "step", "loss", "exact", "F1", "real tokens", "padding"):
+    for name in ("epoch", "step", "loss", "eval loss", "exact", "F1", "real tokens", "padding"):
         table.add_column(name, justify="right")
     for row in curve:
         share = row["padding_share"]
         table.add_row(
-            str(row["epoch"]),
+            f"{row['epoch']:.4g}",
             str(row["step"]),
             _number(row["loss"], 3),
+            _number(row["eval_loss"], 3),
             _number(row["exact"], 2),
             _number(row["f1"], 2),
             str(row["num_tokens"]),

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scoring = join(run, "scoring")
     given = config.null_threshold
     threshold = stored.get("null_threshold") if given is None else given
-    scores = score_prepared(
+    scored = score_prepared(
         model,
         prepared,
         out_folder=scoring,
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         has_null=prepared.has_unanswerable or threshold is not None,
         use_gpu=use_gpu,
     )
-    metrics = summarize(scores, prepared, threshold)
+    metrics = summarize(scored, prepared, threshold)
     write_answers(run, prepared, scoring=scoring, threshold=metrics.get("null_threshold"))
     write_report(
         run,

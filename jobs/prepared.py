@@ -41,6 +41,7 @@ class Prepared:
     num_unanswerable: int
     num_features: int  # windows, after the sampling of null windows
     num_tokens: int  # real ones in them
+    longest: int  # tokens of the longest of them
     roomless: tuple[dict[str, Any], ...]  # rows of REJECTIONS: the question leaves no room
 
     @property

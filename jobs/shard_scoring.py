@@ -6,32 +6,42 @@ numbers an example. Answers and scores are written below an output folder.
 """
 
 import json
-from dataclasses import asdict, fields
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 
-from jobs.cluster import count_scorers, quiet_data
-from jobs.configuration import DecodingSettings, FeatureSettings
+from jobs.cluster import count_scorers
+from jobs.configuration import DecodingSettings
 from jobs.models import local_model
-from jobs.prepared import Prepared, load_prepared, shard_windows
+from jobs.prepared import Prepared, shard_windows
 from jobs.token_store import cached_tokenizer, shard_file
 from qa_core.batching import PaddingRules, padding_rules
+from qa_core.checkpoints import CHECKPOINTS, CheckpointFacts
 from qa_core.decoding import decode_answers
-from qa_core.errors import StorageError
-from qa_core.inference import predict_logits
+from qa_core.inference import predict_logits, window_losses
 from qa_core.scoring import (
     ExampleScores,
     find_null_threshold,
-    merge_scores,
     score_answers,
     summarize_scores,
 )
-from qa_core.storage import is_file, join, read_bytes, read_table, write_bytes, write_table
+from qa_core.storage import (
+    is_file,
+    join,
+    list_files,
+    read_bytes,
+    read_table,
+    write_bytes,
+    write_table,
+)
 from qa_core.training import load_model
 
 # One CPU scores: decoding takes a small part of what inference takes beside it.
@@ -39,6 +49,7 @@ INFERENCE_CPUS = 0.75
 DECODING_CPUS = 0.25
 SCORES = "scores.arrow"
 METRICS = "metrics.json"
+SCORING = "scoring"
 
 
 class ShardInference:
@@ -60,6 +71,37 @@ class ShardInference:
         return {"shard": row["shard"], "start_logits": start, "end_logits": end}
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a model makes of all examples of a split."""
+
+    scores: ExampleScores
+    loss: float  # mean over windows, labelled with the first accepted answer
+
+
+def shard_logits(
+    model: str, prepared: Prepared, shards: Sequence[str], *, use_gpu: bool, num_actors: int
+) -> ray.data.Dataset:
+    """Logits of shards (`ShardInference`), a row each, computed when they are read."""
+    rows = [{"shard": shard} for shard in shards]
+    return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        ShardInference,
+        fn_constructor_args=(model,),
+        fn_constructor_kwargs={
+            "prepared": prepared,
+            "rules": padding_rules(cached_tokenizer(prepared.store.tokenizer)),
+            "use_gpu": use_gpu,
+        },
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=min(num_actors, len(rows)),
+            max_tasks_in_flight_per_actor=2,
+        ),
+        num_cpus=INFERENCE_CPUS,
+        num_gpus=1 if use_gpu else 0,
+    )
+
+
 def decode_shard(
     row: dict[str, Any],
     *,
@@ -68,21 +110,25 @@ def decode_shard(
     decoding: DecodingSettings,
     has_null: bool,
 ) -> list[dict[str, Any]]:
-    """Write a shard's answers; the scores of its examples, a row each."""
+    """Write a shard's answers; the scores of its examples and their windows' loss, a row each."""
     shard = row["shard"]
     windows = shard_windows(prepared, shard)
-    examples = windows.examples
+    examples, features = windows.examples, windows.features
+    start, end = (np.asarray(row[name]) for name in ("start_logits", "end_logits"))
     answers = decode_answers(
-        windows.features,
-        np.asarray(row["start_logits"]),
-        np.asarray(row["end_logits"]),
+        features,
+        start,
+        end,
         examples=examples,
         **asdict(decoding),
         # Best spans now, the null answer among the candidates; the threshold comes when known.
         null_threshold=float("inf") if has_null else None,
     )
     write_table(shard_file(out_folder, "answers", shard), answers)
-    rows: list[dict[str, Any]] = scores_table(score_answers(answers, examples)).to_pylist()
+    scores = scores_table(score_answers(answers, examples))  # by id
+    losses = pa.table({"ids": features["example_id"], "loss": window_losses(features, start, end)})
+    by_id = losses.group_by("ids").aggregate([("loss", "sum"), ("loss", "count")]).sort_by("ids")
+    rows: list[dict[str, Any]] = scores.join(by_id, "ids").sort_by("ids").to_pylist()
     return rows
 
 
@@ -94,31 +140,21 @@ def score_prepared(
     decoding: DecodingSettings,
     has_null: bool,
     use_gpu: bool,
-) -> ExampleScores:
-    """Scores of `model` on all examples; found on storage where they were made before.
+) -> Scored:
+    """Scores and loss of `model` on all examples; found on storage where they were made before.
 
     Runs on as many actors as there are CPUs (or GPUs) free for them. `has_null`: the null answer
     is one of the candidates.
     """
     done = join(out_folder, SCORES)
     if is_file(done):
-        return scores_from_table(read_table(done))
-    shards = [{"shard": shard} for shard in prepared.shards]
-    logits = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
-        ShardInference,
-        fn_constructor_args=(model,),
-        fn_constructor_kwargs={
-            "prepared": prepared,
-            "rules": padding_rules(cached_tokenizer(prepared.store.tokenizer)),
-            "use_gpu": use_gpu,
-        },
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1,
-            max_size=min(count_scorers(use_gpu=use_gpu), len(shards)),
-            max_tasks_in_flight_per_actor=2,
-        ),
-        num_cpus=INFERENCE_CPUS,
-        num_gpus=1 if use_gpu else 0,
+        return scored_from_table(read_table(done))
+    logits = shard_logits(
+        model,
+        prepared,
+        prepared.shards,
+        use_gpu=use_gpu,
+        num_actors=count_scorers(use_gpu=use_gpu),
     )
     scored = logits.flat_map(
         partial(
@@ -131,81 +167,52 @@ def score_prepared(
         num_cpus=DECODING_CPUS,
     )
     tables = list(scored.iter_batches(batch_size=None, batch_format="pyarrow"))
-    scores = merge_scores([scores_from_table(table) for table in tables])
-    write_table(done, scores_table(scores))
-    return scores
+    table = pa.concat_tables(tables).sort_by("ids")
+    write_table(done, table)
+    return scored_from_table(table)
 
 
-def summarize(scores: ExampleScores, prepared: Prepared, threshold: float | None) -> dict[str, Any]:
+def summarize(scored: Scored, prepared: Prepared, threshold: float | None) -> dict[str, Any]:
     """The figures of metrics.json; `threshold` None finds the best where one is needed."""
     if not prepared.has_unanswerable and threshold is None:
-        return summarize_scores(scores, null_threshold=None)
-    null_threshold = find_null_threshold(scores) if threshold is None else threshold
-    summary: dict[str, Any] = dict(summarize_scores(scores, null_threshold=null_threshold))
-    return summary | {"null_threshold": null_threshold}
+        summary: dict[str, Any] = dict(summarize_scores(scored.scores, null_threshold=None))
+        return summary | {"eval_loss": scored.loss}
+    null_threshold = find_null_threshold(scored.scores) if threshold is None else threshold
+    summary = dict(summarize_scores(scored.scores, null_threshold=null_threshold))
+    return summary | {"null_threshold": null_threshold, "eval_loss": scored.loss}
 
 
-def validate_checkpoint(
-    checkpoint: Any,
-    *,
+def score_checkpoint(
     run: str,
-    prepared_folder: str,
-    tokenizer: str,
-    features: dict[str, Any],
-    epoch: int,
-    decoding: dict[str, Any],
+    prepared: Prepared,
+    facts: CheckpointFacts,
+    *,
+    decoding: DecodingSettings,
     use_gpu: bool,
 ) -> dict[str, Any]:
-    """Score one of a training's checkpoints: Ray Train runs this beside the next steps.
+    """The figures of one of a training's checkpoints.
 
-    Writes the figures to `run/scoring/epoch-NNN/metrics.json`, where the learning curve reads
-    them, and returns them for Ray Train to choose the best checkpoint by.
+    Also written to `run/scoring/step-NNNNNNNN/metrics.json`, where the learning curve reads them.
     """
-    prepared = load_prepared(prepared_folder, tokenizer, FeatureSettings(**features))
-    if prepared is None:
-        raise StorageError("prepared data is gone", prepared_folder, "its manifest.json")
-    quiet_data(has_bars=False)
-    # With every CPU in training, scoring waits for its end, however long that is.
-    ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
-    summary = score_epoch(
-        run,
-        prepared,
-        epoch=epoch,
-        decoding=DecodingSettings(**decoding),
-        use_gpu=use_gpu,
-    )
-    print(f"epoch {epoch}: exact {summary['exact']:.2f}, F1 {summary['f1']:.2f}", flush=True)
-    return {"exact": summary["exact"], "f1": summary["f1"]}
-
-
-def score_epoch(
-    run: str, prepared: Prepared, *, epoch: int, decoding: DecodingSettings, use_gpu: bool
-) -> dict[str, Any]:
-    """The figures of one epoch's checkpoint, also written to its scoring folder."""
-    name = epoch_name(epoch)
-    out_folder = join(run, "scoring", name)
-    scores = score_prepared(
-        join(run, "checkpoints", name),
+    out_folder = join(run, SCORING, facts.name)
+    scored = score_prepared(
+        join(run, CHECKPOINTS, facts.name),
         prepared,
         out_folder=out_folder,
         decoding=decoding,
         has_null=prepared.has_unanswerable,
         use_gpu=use_gpu,
     )
-    summary = {"epoch": epoch, **summarize(scores, prepared, None)}
+    place = {"step": facts.step, "epoch": facts.epoch}
+    summary = {**place, **summarize(scored, prepared, None)}
     write_bytes(join(out_folder, METRICS), json.dumps(summary).encode())
     return summary
 
 
-def read_curve(run: str, num_epochs: int) -> list[dict[str, Any]]:
-    """The figures of every epoch scored so far, in order."""
-    files = [join(run, "scoring", epoch_name(e), METRICS) for e in range(num_epochs + 1)]
-    return [json.loads(read_bytes(file)) for file in files if is_file(file)]
-
-
-def epoch_name(epoch: int) -> str:
-    """Name of an epoch's checkpoint and scoring folders."""
-    return f"epoch-{epoch:03d}"
+def read_curve(run: str) -> list[dict[str, Any]]:
+    """The figures of every checkpoint scored so far, by step."""
+    files = [file for file in list_files(join(run, SCORING)) if file.endswith(f"/{METRICS}")]
+    return sorted((json.loads(read_bytes(file)) for file in files), key=lambda row: row["step"])
 
 
 def load_checkpoint(model: str) -> Any:
@@ -218,6 +225,8 @@ def scores_table(scores: ExampleScores) -> pa.Table:
     return pa.table({field.name: getattr(scores, field.name) for field in fields(scores)})
 
 
-def scores_from_table(table: pa.Table) -> ExampleScores:
-    """The inverse of `scores_table`."""
-    return ExampleScores(**{f.name: table[f.name].to_numpy() for f in fields(ExampleScores)})
+def scored_from_table(table: pa.Table) -> Scored:
+    """The rows of all shards, sorted by id, as what they say together."""
+    scores = ExampleScores(**{f.name: table[f.name].to_numpy() for f in fields(ExampleScores)})
+    num_windows = int(pc.sum(table["loss_count"]).as_py())
+    return Scored(scores, math.fsum(table["loss_sum"].to_pylist()) / num_windows)

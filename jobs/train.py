@@ -1,7 +1,7 @@
 """Fine-tuning: SQuAD data and an encoder → a scored question-answering model.
 
-Features are made by `jobs.prepare`; TorchTrainer trains on `scaling.num_workers` processes; after
-each epoch remote tasks decode and score the dev data while training goes on; the best checkpoint
+Tokens are made by `jobs.prepare`; TorchTrainer trains on `scaling.num_workers` processes; remote
+tasks decode and score the dev data after each epoch while training goes on; the best checkpoint
 becomes `storage_path/run_name/model`. Run again with the same name, it continues.
 
     python -m jobs.train --run_name mine --data.train train.json --data.dev dev.json
@@ -13,14 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ray.train import (
-    CheckpointConfig,
-    FailureConfig,
-    LoggingConfig,
-    RunConfig,
-    ScalingConfig,
-    ValidationConfig,
-)
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from rich.markup import escape
 
@@ -52,25 +45,16 @@ from jobs.prepare import (
     prepare_split,
     warn_shared_contexts,
 )
-from jobs.shard_scoring import (
-    epoch_name,
-    read_curve,
-    score_epoch,
-    validate_checkpoint,
-)
+from jobs.scoring_beside import ScoringBeside, score_missing, stopped_at
+from jobs.shard_scoring import METRICS, SCORING, read_curve
+from jobs.teaching import find_teacher
 from jobs.token_pipeline import Split
-from jobs.training_worker import HISTORY, TrainTask, train_worker
+from jobs.training_worker import TrainTask, batch_size, train_worker
+from qa_core.batch_plan import check_budget, check_ranks
+from qa_core.checkpoints import CHECKPOINTS, find_checkpoints, read_history, step_name
+from qa_core.errors import QAError
 from qa_core.reporting import learning_curve
-from qa_core.storage import (
-    check_writable,
-    is_directory,
-    is_file,
-    join,
-    read_bytes,
-    write_json_lines,
-)
-
-METRICS = "metrics.json"
+from qa_core.storage import check_writable, is_file, join, read_bytes, write_json_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -104,19 +88,28 @@ def prepare_task(config: TrainConfig, splits: Sequence[Split], model: str, run: 
     train, dev = (prepare_split(split, model, config.features, storage_path) for split in splits)
     write_rejections(run, (train, dev))
     warn_shared_contexts(train, dev)
+    check_ranks(
+        train.num_features,
+        world_size=config.scaling.num_workers,
+        batch_size=batch_size(config),
+    )
+    if config.train.tokens_per_batch:
+        check_budget(train.longest, config.train.tokens_per_batch)
+    use_gpu = wants_gpu(config.scaling.use_gpu)
     return TrainTask(
         config,
         model,
         train,
         dev,
         run,
-        wants_gpu(config.scaling.use_gpu),
+        use_gpu,
         is_terminal=sys.stdout.isatty(),
+        teacher=find_teacher(config, train, use_gpu=use_gpu),
     )
 
 
 def train(task: TrainTask) -> None:
-    """Run, or continue, the training on Ray Train."""
+    """Run, or continue, the training on Ray Train, its checkpoints scored beside it."""
     scaling = task.config.scaling
     console.print(
         f"Training on {scaling.num_workers} worker(s), "
@@ -124,7 +117,7 @@ def train(task: TrainTask) -> None:
         f"run folder [bold]{escape(task.run)}[/bold]"
     )
     resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if task.use_gpu else {})
-    TorchTrainer(
+    trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
         scaling_config=ScalingConfig(
@@ -133,41 +126,46 @@ def train(task: TrainTask) -> None:
             resources_per_worker=resources,
         ),
         run_config=RunConfig(
-            name="checkpoints",
+            name="ray",
             storage_path=task.run,
             failure_config=FailureConfig(
                 max_failures=scaling.max_failures, controller_failure_limit=3
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="f1"),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
-        # The task only waits for the pipeline it starts, which asks for CPUs of its own.
-        validation_config=ValidationConfig(
-            fn=validate_checkpoint, ray_remote_kwargs={"num_cpus": 0}
-        ),
-    ).fit()
+    )
+    with ScoringBeside(task):
+        failure = (trainer.fit().return_value or {}).get("failure")
+        if failure is not None:
+            raise with_checkpoint(failure, task.run)
+
+
+def with_checkpoint(error: QAError, run: str) -> QAError:
+    """The error that ended a training, with the checkpoint that is left of it."""
+    whole, _ = find_checkpoints(join(run, CHECKPOINTS))
+    found, where, expected, remedy = error.args
+    last = join(run, CHECKPOINTS, whole[-1].name) if whole else "none"
+    return type(error)(found, where, expected, f"{remedy}; last good checkpoint: {last}")
 
 
 def finish(task: TrainTask) -> None:
-    """Choose the best epoch by F1 and write the run's files; metrics.json comes last."""
+    """Choose the best checkpoint by F1 and write the run's files; metrics.json comes last."""
     config, run = task.config, task.run
-    num_epochs = config.train.num_epochs
     score_missing(task)
-    metrics = best_scores(run, num_epochs)
-    best = metrics.pop("epoch")
-    checkpoint = join(run, "checkpoints", epoch_name(best))
-    scoring = join(run, "scoring", epoch_name(best))
+    curve = learning_curve_files(run)
+    metrics = best_scores(run)
+    place = {f"best_{name}": metrics.pop(name) for name in ("epoch", "step")}
+    name = step_name(place["best_step"])
     threshold = metrics.get("null_threshold")
-    write_answers(run, task.dev, scoring=scoring, threshold=threshold)
+    write_answers(run, task.dev, scoring=join(run, SCORING, name), threshold=threshold)
     save_model(
         run,
-        checkpoint=checkpoint,
+        checkpoint=join(run, CHECKPOINTS, name),
         max_length=config.features.max_length,
         doc_stride=config.features.doc_stride,
         decoding=config.decoding,
         null_threshold=threshold,
     )
-    curve = write_events(run, num_epochs)
     write_report(
         run,
         title=f"Run {config.run_name}",
@@ -175,42 +173,26 @@ def finish(task: TrainTask) -> None:
         curve=curve,
         splits=(task.train, task.dev),
     )
-    write_json(join(run, METRICS), {**metrics, "best_epoch": best})
+    write_json(join(run, METRICS), {**metrics, **place})
 
 
-def score_missing(task: TrainTask) -> None:
-    """Score the checkpoints whose scoring beside the training failed, and say which are gone."""
-    first = 0 if task.config.train.score_untrained else 1
-    for epoch in range(first, task.config.train.num_epochs + 1):
-        if is_file(join(task.run, "scoring", epoch_name(epoch), METRICS)):
-            continue
-        if not is_directory(join(task.run, "checkpoints", epoch_name(epoch))):
-            console.print(f"[yellow]warning[/yellow]: epoch {epoch} could not be scored")
-            continue
-        score_epoch(
-            task.run,
-            task.dev,
-            epoch=epoch,
-            decoding=task.config.decoding,
-            use_gpu=task.use_gpu,
-        )
+def counted_scores(run: str) -> list[dict[str, Any]]:
+    """The figures of all scored checkpoints, up to where early stopping ended the run."""
+    stop = stopped_at(run)
+    return [row for row in read_curve(run) if stop is None or row["step"] <= stop]
 
 
-def best_scores(run: str, num_epochs: int) -> dict[str, Any]:
-    """The figures of the scored and kept epoch with the highest F1; of equals, the first."""
-    scored = [
-        figures
-        for figures in read_curve(run, num_epochs)
-        if is_directory(join(run, "checkpoints", epoch_name(figures["epoch"])))
-    ]
-    return dict(min(scored, key=lambda figures: (-figures["f1"], figures["epoch"])))
+def best_scores(run: str) -> dict[str, Any]:
+    """The figures of the scored and kept checkpoint with the highest F1; of equals, the first."""
+    kept = {facts.step for facts in find_checkpoints(join(run, CHECKPOINTS))[0]}
+    scored = [figures for figures in counted_scores(run) if figures["step"] in kept]
+    return dict(min(scored, key=lambda figures: (-figures["f1"], figures["step"])))
 
 
-def write_events(run: str, num_epochs: int) -> list[dict[str, Any]]:
-    """metrics.jsonl, a line a step and a line a scored epoch; the learning curve of both."""
-    last = join(run, "checkpoints", epoch_name(num_epochs))
-    history = json.loads(read_bytes(join(last, HISTORY)))
-    scores = read_curve(run, num_epochs)
+def learning_curve_files(run: str) -> list[dict[str, Any]]:
+    """Write metrics.jsonl, a line a step and a line a score; the learning curve of both."""
+    scores = counted_scores(run)
+    history = list(read_history(run, scores[-1]["step"]))
     events = [{"event": "step", **step} for step in history]
     events += [{"event": "score", **figures} for figures in scores]
     write_json_lines(join(run, "metrics.jsonl"), events)

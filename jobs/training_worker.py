@@ -1,32 +1,43 @@
-"""What each training process of `jobs.train` does: feed the loop, report its checkpoints."""
+"""What each training process of `jobs.train` does: feed the loop, keep its checkpoints."""
 
-import json
+import contextlib
 import logging
 import os
-import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
-from ray.experimental import tqdm_ray
-from ray.train import Checkpoint, ValidationTaskConfig
 
-from jobs.configuration import DecodingSettings, TrainConfig
+from jobs.configuration import TrainConfig
 from jobs.models import local_model
+from jobs.node_copies import on_this_node
 from jobs.prepared import Prepared, window_blocks
-from jobs.shard_scoring import epoch_name
+from jobs.progress import Progress
+from jobs.teaching import teacher_blocks
 from jobs.token_store import cached_tokenizer
+from qa_core.batch_plan import BatchSize
 from qa_core.batching import padding_rules
+from qa_core.checkpoints import (
+    CHECKPOINTS,
+    CheckpointFacts,
+    CheckpointWriter,
+    find_checkpoints,
+)
+from qa_core.errors import QAError, StorageError
+from qa_core.fast_cpu import keep_freed_memory
 from qa_core.feeding import WindowFeed
-from qa_core.training import EpochDone, Process, StepDone, Trainer, TrainingSettings, load_model
+from qa_core.storage import is_file, join
+from qa_core.training import Process, StepDone, Trainer, TrainingSettings, load_model
 
-HISTORY = "history.json"
-SECONDS_OF_BAR = 0.5
-SECONDS_OF_LINE = 15.0
+STOP_FILE = "stop.json"  # written by the driver when scores no longer rise
+POLL_SECONDS = 5.0  # between looks for a stop and for a notice of pre-emption
+STOP, LOOK = 1, 2  # signals that rank 0 gives all ranks with a step
 
 
 @dataclass(frozen=True)
@@ -40,48 +51,81 @@ class TrainTask:
     run: str  # folder or URI of the run
     use_gpu: bool
     is_terminal: bool  # whether a person watches, so that a progress bar can be drawn
+    teacher: str | None = None  # folder or URI of the teacher's logits
 
 
-def train_worker(arguments: dict[str, Any]) -> None:
-    """Train on one of the processes, from the last checkpoint where there is one."""
+def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Train on one of the processes, from the last checkpoint where there is one.
+
+    Errors that all ranks meet alike (a loss that is no number, a checkpoint of other data), or
+    that rank 0 made all ranks stop for, are returned as `failure`: raised, they would be taken for
+    a lost worker and tried again.
+    """
     task: TrainTask = arguments["task"]
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # each report would be a line
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     set_threads(task.config.scaling.threads_per_worker)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        train_from(task, None)
-        return
-    with checkpoint.as_directory() as folder:
-        train_from(task, Path(folder))
+    keep_freed_memory()
+    try:
+        return {"failure": train_rank(task)}
+    except StorageError:  # of this rank alone
+        raise
+    except QAError as error:
+        return {"failure": error}
 
 
-def train_from(task: TrainTask, folder: Path | None) -> None:
-    """Train from a checkpoint's folder, or from the start."""
-    trainer = make_trainer(task, folder)
-    history = json.loads((folder / HISTORY).read_text()) if folder else []
-    done = epoch_of(folder)
-    progress = None
-    if trainer.process.rank == 0:
-        progress = Progress(trainer.num_steps, trainer.step, is_bar=task.is_terminal)
-    for event in trainer.run():
-        if isinstance(event, StepDone):
-            history.append(asdict(event))
-            if progress:
-                progress.show(event)
-        elif event.epoch > done and (event.epoch or task.config.train.score_untrained):
-            report_epoch(task, trainer, event, history)
-    if progress:
-        progress.close()
+def train_rank(task: TrainTask) -> QAError | None:
+    """Train on this rank until the last step or until rank 0 says stop; why, if it failed."""
+    if is_file(join(task.run, STOP_FILE)):
+        return None
+    start = last_checkpoint(task.run)
+    trainer = make_trainer(task, start)
+    keeper = Keeper(task, trainer) if trainer.process.rank == 0 else None
+    try:
+        if keeper and start is None:
+            keeper.begin()
+        is_leaving = False
+        for done in trainer.run():
+            if keeper:
+                keeper.after(done)
+            if done.signal & LOOK and not is_leaving:
+                is_leaving = ray.train.get_preemption_info() is not None
+                if keeper and is_leaving:
+                    keeper.save_now(done)
+            if done.signal & STOP:
+                break
+    finally:
+        if keeper:
+            keeper.close()
+    return keeper.failure if keeper else None
 
 
-def make_trainer(task: TrainTask, folder: Path | None) -> Trainer:
+def last_checkpoint(run: str) -> CheckpointFacts | None:
+    """The last whole checkpoint, the same one on every rank; None before the first."""
+    whole, broken = find_checkpoints(join(run, CHECKPOINTS))
+    names = [name for name in broken if not name.startswith(".")]
+    found = whole[-1] if whole else None
+    chosen: CheckpointFacts | None = ray.train.collective.broadcast_from_rank_zero(found)
+    if names and ray.train.get_context().get_world_rank() == 0:
+        place = chosen.name if chosen else "the beginning"
+        print(f"checkpoints not whole, ignored: {', '.join(names)}; going on from {place}")
+    return chosen
+
+
+def make_trainer(task: TrainTask, start: CheckpointFacts | None) -> Trainer:
     """The loop's trainer, its state that of the checkpoint where there is one."""
     context = ray.train.get_context()
     config = task.config
-    source = str(folder) if folder else local_model(task.model)
+    folder = join(task.run, CHECKPOINTS, start.name) if start else task.model
+    source = local_model(folder)
+    train = on_this_node(
+        task.train, is_first=context.get_local_rank() == 0, wait=ray.train.collective.barrier
+    )
+    blocks = window_blocks(train)
+    if task.teacher:
+        blocks = teacher_blocks(blocks, train, task.teacher)
     trainer = Trainer(
         load_model(source, seed=config.train.seed, dropout=config.model.dropout),
-        WindowFeed(window_blocks(task.train)),
+        WindowFeed(blocks),
         settings=training_settings(config),
         rules=padding_rules(cached_tokenizer(task.model)),
         process=Process(
@@ -90,100 +134,133 @@ def make_trainer(task: TrainTask, folder: Path | None) -> Trainer:
             device=ray.train.torch.get_device() if task.use_gpu else torch.device("cpu"),
         ),
     )
-    if folder:
-        trainer.load_state(folder)
+    if start:
+        trainer.load_state(Path(source))
     return trainer
 
 
 def training_settings(config: TrainConfig) -> TrainingSettings:
     """What of a configuration decides the course of the training."""
-    train = config.train
+    train, distillation = config.train, config.distillation
     return TrainingSettings(
         num_epochs=train.num_epochs,
-        global_batch_size=train.per_worker_batch_size * config.scaling.num_workers,
+        batch_size=batch_size(config),
         learning_rate=train.learning_rate,
         warmup_ratio=train.warmup_ratio,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         seed=train.seed,
+        schedule=train.schedule,
+        layer_decay=train.layer_decay,
+        null_weight=train.null_weight,
+        gradient_checkpointing=train.gradient_checkpointing,
+        teacher_weight=distillation.weight if distillation.teacher else 0.0,
+        teacher_temperature=distillation.temperature,
     )
 
 
-def report_epoch(
-    task: TrainTask, trainer: Trainer, event: EpochDone, history: list[dict[str, Any]]
-) -> None:
-    """Hand a checkpoint to Ray Train, which has it scored while the next steps run."""
-    # Until it is scored, a checkpoint ranks below every scored one.
-    metrics = {"epoch": event.epoch, "step": event.step, "f1": -1.0}
-    name = epoch_name(event.epoch)
-    if trainer.process.rank != 0:
-        ray.train.report(metrics, checkpoint_dir_name=name)
-        return
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
-        trainer.model.save_pretrained(folder)
-        cached_tokenizer(task.model).save_pretrained(folder)
-        trainer.save_state(folder)
-        (folder / HISTORY).write_text(json.dumps(history))
-        (folder / "epoch.json").write_text(json.dumps(metrics))
-        ray.train.report(
-            metrics,
-            checkpoint=Checkpoint.from_directory(folder),
-            checkpoint_dir_name=name,
-            validation=ValidationTaskConfig(fn_kwargs=validation_arguments(task, event.epoch)),
+def batch_size(config: TrainConfig) -> BatchSize:
+    """The size of a step: workers x accumulation micro-batches of so many features or tokens."""
+    train = config.train
+    return BatchSize(
+        num_micro_batches=config.scaling.num_workers * train.gradient_accumulation_steps,
+        num_features=0 if train.tokens_per_batch else train.per_worker_batch_size,
+        num_tokens=train.tokens_per_batch or 0,
+    )
+
+
+class Keeper:
+    """What rank 0 does beside training: progress, checkpoints, and what all ranks are told."""
+
+    def __init__(self, task: TrainTask, trainer: Trainer) -> None:
+        self.task, self.trainer = task, trainer
+        train = task.config.train
+        self.scored = score_steps(trainer.epoch_ends.tolist(), train.score_every_steps)
+        self.every = train.checkpoint_every_steps
+        self.progress = Progress(trainer.num_steps, trainer.step, is_bar=task.is_terminal)
+        self.writer = CheckpointWriter(
+            task.run,
+            patience_seconds=task.config.scaling.storage_patience_seconds,
+            tell=lambda text: print(f"warning: {text}", flush=True),
         )
+        self.steps: list[dict[str, Any]] = []  # since the last checkpoint
+        self.polled = time.monotonic()
+        self.failure: StorageError | None = None  # of keeping; ends the training on all ranks
+
+    def begin(self) -> None:
+        """Keep the untrained model, to be scored where that is asked for."""
+        if self.task.config.train.score_untrained:
+            self._save(CheckpointFacts(0, 0.0, is_scored=True))
+
+    def after(self, done: StepDone) -> None:
+        """Tell of a step, keep a checkpoint where one is due, signal what all ranks must do."""
+        record = asdict(done)
+        del record["signal"]  # comes by the clock
+        self.steps.append(record)
+        self.progress.show(done)
+        is_scored = done.step in self.scored
+        if is_scored or (self.every and done.step % self.every == 0):
+            self._save(CheckpointFacts(done.step, done.epoch, is_scored=is_scored))
+        now = time.monotonic()
+        if now - self.polled >= POLL_SECONDS:
+            self.polled = now
+            self.trainer.signal = LOOK | (STOP if self._is_over() else 0)
+        if self.failure:
+            self.trainer.signal = STOP
+
+    def _is_over(self) -> bool:
+        """Whether scores no longer rise, or the last checkpoint could not be written."""
+        if self.writer.failed():
+            return True
+        try:
+            return is_file(join(self.task.run, STOP_FILE))
+        except StorageError:  # gone for the moment: checkpoints will tell if it stays away
+            return False
+
+    def save_now(self, done: StepDone) -> None:
+        """Keep the state after `done` and wait until it is on storage: this node goes away."""
+        print(f"a node is taken away: keeping step {done.step}", flush=True)
+        if self.steps:  # else it was kept just now
+            self._save(CheckpointFacts(done.step, done.epoch, is_scored=False))
+        with self._noting_failure():
+            self.writer.wait()
+
+    def close(self) -> None:
+        """Wait for the last checkpoint; remove the bar."""
+        self.progress.close()
+        with self._noting_failure():
+            self.writer.close()
+
+    def _save(self, facts: CheckpointFacts) -> None:
+        if self.failure:
+            return
+        with self._noting_failure():
+            self.writer.save(
+                facts,
+                model=self.trainer.model,
+                state=self.trainer.state(),
+                tokenizer=cached_tokenizer(self.task.model),
+                steps=self.steps,
+            )
+            self.steps.clear()
+
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """Keeps an error of storage until all ranks have been told: raised, they would wait."""
+        try:
+            yield
+        except StorageError as error:
+            self.failure = self.failure or error
 
 
-def validation_arguments(task: TrainTask, epoch: int) -> dict[str, Any]:
-    """Arguments of `validate_checkpoint`."""
-    decoding: DecodingSettings = task.config.decoding
-    return {
-        "run": task.run,
-        "prepared_folder": task.dev.folder,
-        "tokenizer": task.model,
-        "features": asdict(task.dev.settings),
-        "epoch": epoch,
-        "decoding": asdict(decoding),
-        "use_gpu": task.use_gpu,
-    }
-
-
-def epoch_of(folder: Path | None) -> int:
-    """The epoch after which a checkpoint was made; -1 without a checkpoint."""
-    return int(json.loads((folder / "epoch.json").read_text())["epoch"]) if folder else -1
+def score_steps(epoch_ends: Sequence[int], every: int | None) -> set[int]:
+    """The steps after which the dev data is scored: every so many and the last, or each epoch's."""
+    if every is None:
+        return set(epoch_ends)
+    return {*range(every, epoch_ends[-1], every), epoch_ends[-1]}
 
 
 def set_threads(threads_per_worker: int | None) -> None:
     """Give this process its threads: as configured, else its share of the node's cores."""
     share = (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size()
     torch.set_num_threads(threads_per_worker or max(1, share))
-
-
-class Progress:
-    """How far rank 0 is: a bar on a terminal, now and then a line in a log."""
-
-    def __init__(self, num_steps: int, step: int, *, is_bar: bool) -> None:
-        self.shown = time.monotonic()
-        self.bar = tqdm_ray.tqdm(total=num_steps, desc="train") if is_bar else None
-        if self.bar:
-            self.bar.update(step)
-        self.step = step
-
-    def show(self, event: StepDone) -> None:
-        """Tell of a step, unless the last one told of is too recent."""
-        interval = SECONDS_OF_BAR if self.bar else SECONDS_OF_LINE
-        if time.monotonic() - self.shown < interval and event.step < event.num_steps:
-            return
-        self.shown = time.monotonic()
-        text = f"epoch {event.epoch:.2f} loss {event.loss:.3f} lr {event.learning_rate:.1e}"
-        if self.bar:
-            self.bar.set_description(f"train {text}")
-            self.bar.update(event.step - self.step)
-        else:
-            print(f"step {event.step}/{event.num_steps} {text}", flush=True)
-        self.step = event.step
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self.bar:
-            self.bar.close()

@@ -37,6 +37,7 @@ def count_windows(store: TokenStore, settings: FeatureSettings) -> Prepared:
         store=store,
         settings=settings,
         plan=merge_plans([WindowPlan(**with_tuples(counts["plan"])) for counts in counted]),
+        longest=max((counts["longest"] for counts in counted), default=0),
         roomless=tuple(row for counts in counted for row in counts["roomless"]),
         **{name: sum(counts[name] for counts in counted) for name in names},
     )
@@ -68,6 +69,7 @@ def _count_shard(
         "num_unanswerable": int(np.sum(windows.encoded.spans.counts == 0)),
         "num_features": len(windows.planned.layout.length),
         "num_tokens": int(windows.planned.layout.length.sum()),
+        "longest": int(windows.planned.layout.length.max(initial=0)),
         "roomless": _reject_roomless(stored, encoded, settings),
     }
     return {"shard": row["shard"], "counts": json.dumps(counts)}

@@ -50,3 +50,22 @@ def batches_by_length(
         batches.append(order[first : first + size])
         first += size
     return batches
+
+
+def window_losses(
+    features: pa.Table, start_logits: NDArray[np.float32], end_logits: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Mean of the cross entropies of each window's labelled start and end, (features,).
+
+    Logits as `predict_logits` gives them; labels as the features have them. The loss of a
+    training on first accepted answers, without weights.
+    """
+    splits = np.concatenate([[0], np.cumsum(feature_lengths(features))])
+    losses = np.zeros(len(features))
+    for logits, name in ((start_logits, "start_positions"), (end_logits, "end_positions")):
+        exact = logits.astype(np.float64)
+        largest = np.maximum.reduceat(exact, splits[:-1]) if len(features) else exact
+        shifted = np.exp(exact - np.repeat(largest, np.diff(splits)))
+        log_sum = np.log(np.add.reduceat(shifted, splits[:-1])) + largest
+        losses += (log_sum - exact[splits[:-1] + features[name].to_numpy()]) / 2
+    return losses

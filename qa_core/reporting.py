@@ -9,34 +9,39 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 def learning_curve(
     history: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row an epoch: mean training loss, tokens and share of padding, exact match and F1.
+    """A row for the end of every epoch and every score: what the steps since the last row were.
 
-    `history` holds the steps (the fields of `qa_core.training.StepDone`), `scores` the figures
-    of scored epochs with their `epoch`; epoch 0 is the untrained model.
+    `history` holds the steps in order (the fields of `qa_core.training.StepDone`), `scores` the
+    figures of scored checkpoints with their `step` and `epoch`; step 0 is the untrained model.
+    A row has the mean training loss, tokens and share of padding of its steps, and eval loss,
+    exact match and F1 where there is a score.
     """
-    by_epoch = {int(row["epoch"]): row for row in scores}
-    steps: dict[int, list[Mapping[str, Any]]] = {}
+    scored = {int(row["step"]): row for row in scores}
+    rows, steps = [], []
+    if 0 in scored:
+        rows.append(_curve_row(scored[0], [], scored[0]))
     for step in history:
-        steps.setdefault(-int(-step["epoch"] // 1), []).append(step)  # ceiling
-    return [
-        _curve_row(epoch, steps.get(epoch, []), by_epoch.get(epoch, {}))
-        for epoch in sorted(steps.keys() | by_epoch.keys())
-    ]
+        steps.append(step)
+        if step["step"] in scored or step["epoch"] % 1 == 0:
+            rows.append(_curve_row(step, steps, scored.get(step["step"], {})))
+            steps = []
+    return rows
 
 
 def _curve_row(
-    epoch: int, steps: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]
+    place: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]
 ) -> dict[str, Any]:
     num_features = sum(step["num_features"] for step in steps)
     num_tokens = sum(step["num_tokens"] for step in steps)
     num_padding = sum(step["num_padding_tokens"] for step in steps)
     weighted = sum(step["loss"] * step["num_features"] for step in steps)
     return {
-        "epoch": epoch,
-        "step": steps[-1]["step"] if steps else 0,
+        "epoch": place["epoch"],
+        "step": place["step"],
         "loss": weighted / num_features if steps else None,
         "num_tokens": num_tokens,
         "padding_share": num_padding / (num_tokens + num_padding) if steps else None,
+        "eval_loss": scores.get("eval_loss"),
         "exact": scores.get("exact"),
         "f1": scores.get("f1"),
     }

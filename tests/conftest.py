@@ -27,6 +27,7 @@ os.environ.update(
     }
 )
 
+from tests.runs import write_data
 from tests.tiny import save_model
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for one another
@@ -39,7 +40,14 @@ class LocalRay:
     """A running head node."""
 
     dashboard: str  # URL
+    address: str  # for RAY_ADDRESS
     pid: int  # of the process that every other one of this Ray is below
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files of `tests.runs.write_data`, by name."""
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +83,8 @@ def local_ray() -> Iterator[LocalRay]:
         stack.callback(end_process, head)
         join(f"127.0.0.1:{ports[0]}", head, Path(log.name))
         stack.callback(ray.shutdown)
-        yield LocalRay(f"http://127.0.0.1:{ports[1]}", head.pid)
+        address = f"127.0.0.1:{ports[0]}"
+        yield LocalRay(f"http://127.0.0.1:{ports[1]}", address, head.pid)
 
 
 def join(address: str, head: subprocess.Popen[bytes], log: Path) -> None:

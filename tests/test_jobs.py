@@ -17,7 +17,6 @@ from jobs.cluster import root_cause
 from jobs.configuration import DataSettings, FeatureSettings
 from jobs.prepared import Prepared, load_prepared, read_rejections, window_blocks
 from qa_core.answering import SETTINGS_KEY, Answerer
-from qa_core.demo_corpus import generate_corpus
 from qa_core.errors import ConfigError, DataError, QAError, ResourceError
 from qa_core.features import build_features
 from qa_core.feeding import WindowFeed
@@ -26,6 +25,7 @@ from qa_core.schemas import TOKENS
 from qa_core.scoring import score_predictions
 from qa_core.tokenizing import load_tokenizer
 from tests.conftest import LocalRay
+from tests.runs import read_json, settings, write_json
 
 TOP = Path(__file__).parent.parent
 
@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 ARTEFACTS = {
     "checkpoints",
     "config.yaml",
+    "history",
     "inputs.json",
     "metrics.json",
     "metrics.jsonl",
@@ -41,49 +42,11 @@ ARTEFACTS = {
     "nbest_predictions.json",
     "null_odds.json",
     "predictions.json",
+    "ray",
     "rejections.jsonl",
     "report.html",
     "scoring",
 }
-
-
-def write_json(path: Path, value: Any) -> str:
-    """Write a SQuAD document; its path as text."""
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Train (80 questions, v2.0), dev (40), and a dev without unanswerable questions."""
-    folder = tmp_path_factory.mktemp("data")
-    documents = {
-        "train": generate_corpus("train", num_passages=20),
-        "dev": generate_corpus("dev", num_passages=10),
-        "answerable": generate_corpus("dev", num_passages=6),
-    }
-    for article in documents["answerable"]["data"]:
-        for paragraph in article["paragraphs"]:
-            paragraph["qas"] = [q for q in paragraph["qas"] if not q["is_impossible"]]
-    return {name: write_json(folder / f"{name}.json", d) for name, d in documents.items()}
-
-
-def settings(data: dict[str, str], model: Path, storage: Path, **more: Any) -> list[str]:
-    """A command line of `jobs.train`, dropout off."""
-    values = {
-        "data.train": data["train"],
-        "data.dev": data["dev"],
-        "model.name_or_path": model,
-        "model.dropout": 0.0,
-        "features.max_length": 96,
-        "features.doc_stride": 40,
-        "train.learning_rate": 1e-3,
-        "train.per_worker_batch_size": 8,
-        "storage_path": storage,
-        "run_name": "run",
-        **more,
-    }
-    return [f"--{name}={value}" for name, value in values.items()]
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +57,6 @@ def finished(
     storage = tmp_path_factory.mktemp("storage")
     train.main(settings(data, tiny_model, storage))
     return storage / "run"
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_a_run_leaves_what_the_design_lists(finished: Path) -> None:
@@ -130,11 +88,15 @@ def test_metrics_are_the_scores_of_the_written_predictions(
     assert {name: metrics[name] for name in scores} == pytest.approx(scores)
 
 
-def test_the_best_epoch_is_kept_and_saved(finished: Path) -> None:
-    """model/ holds the epoch with the highest F1, how to decode, and the null threshold."""
+def test_the_best_checkpoint_is_kept_and_saved(finished: Path) -> None:
+    """model/ holds the checkpoint with the highest F1, how to decode, and the null threshold."""
     metrics = read_json(finished / "metrics.json")
-    curve = [read_json(finished / "scoring" / f"epoch-{e:03d}" / "metrics.json") for e in range(3)]
+    folders = sorted((finished / "scoring").iterdir())
+    assert [folder.name for folder in folders] == [f"step-{n:08d}" for n in (0, 10, 20)]
+    curve = [read_json(folder / "metrics.json") for folder in folders]
     assert metrics["f1"] == max(row["f1"] for row in curve)
+    best = next(row for row in curve if row["f1"] == metrics["f1"])
+    assert (metrics["best_step"], metrics["best_epoch"]) == (best["step"], best["epoch"])
     stored = read_json(finished / "model" / "config.json")[SETTINGS_KEY]
     assert stored["null_threshold"] == metrics["null_threshold"]
     assert (stored["max_length"], stored["n_best"]) == (96, 20)
@@ -220,7 +182,7 @@ def test_evaluate_uses_the_stored_windows_and_threshold(
     )
     metrics = read_json(tmp_path / "evaluation" / "metrics.json")
     expected = read_json(finished / "metrics.json")
-    del expected["best_epoch"]
+    del expected["best_epoch"], expected["best_step"]
     assert metrics == pytest.approx(expected)
     assert "stored with the model" in capsys.readouterr().out
     predictions = (tmp_path / "evaluation" / "predictions.json").read_bytes()
@@ -391,10 +353,10 @@ def test_a_checkpoint_that_was_not_scored_is_scored_at_the_end(
     shutil.copytree(finished.parent / "prepared", tmp_path / "prepared")
     run = tmp_path / "run"
     (run / "metrics.json").unlink()
-    shutil.rmtree(run / "scoring" / "epoch-002")
+    shutil.rmtree(run / "scoring" / "step-00000020")
     train.main(settings(data, tiny_model, tmp_path))
-    assert (run / "scoring" / "epoch-002" / "metrics.json").read_bytes() == (
-        finished / "scoring" / "epoch-002" / "metrics.json"
+    assert (run / "scoring" / "step-00000020" / "metrics.json").read_bytes() == (
+        finished / "scoring" / "step-00000020" / "metrics.json"
     ).read_bytes()
 
 
