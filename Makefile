@@ -10,7 +10,7 @@ demo: .venv/demo  ## train the embedded default through Ray and score it
 test: lint  ## linters, types, import rules, all tests, coverage
 	$(BIN)/python -m pytest --cov
 
-unit: .venv/test  ## the quick tests that start no Ray, in under a minute
+unit: .venv/test  ## the quick tests: those that start no Ray
 	$(BIN)/python -m pytest -m "not ray and not slow"
 
 lint: .venv/test

@@ -8,8 +8,6 @@ and mismatches of each tokenizer; the exit status is 1 if any window differs. So
 minutes on two cores for the 20,569 questions of the three files of real data.
 """
 
-import datetime
-import importlib.metadata
 import importlib.resources
 import multiprocessing
 import os
@@ -21,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache, partial
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import write_figures
 from qa_core.errors import DataError
 from qa_core.features import build_features
 from qa_core.reading import read_examples
@@ -70,9 +68,7 @@ def main(
     show(results)
     seconds = time.monotonic() - started
     num_mismatches = sum(counts["mismatches"] for counts in results.values())
-    if json:
-        figures = describe_run(examples, results) | {"seconds": round(seconds)}
-        Path(json).write_text(dumps(figures, indent=1) + "\n")
+    write_figures(json, describe_run(examples, results) | {"seconds": round(seconds)})
     sys.exit(1 if num_mismatches else 0)
 
 
@@ -171,15 +167,10 @@ def add_counts(parts: Iterable[Counter[str]]) -> Counter[str]:
 
 
 def describe_run(examples: pa.Table, results: dict[Any, Counter[str]]) -> dict[str, Any]:
-    """What the figures were measured with, and the figures."""
-    packages = ("tokenizers", "transformers", "pyarrow", "numpy")
+    """What was compared, and the figures."""
     sources = Counter(Path(source).name for source in examples["source"].to_pylist())
     return {
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.parity --data '[FILES]'",
         "data": dict(sources),
-        "machine": f"{len(os.sched_getaffinity(0))} cores",
-        "versions": {package: importlib.metadata.version(package) for package in packages},
         "sizes": [list(size) for size in SIZES],
         "tokenizers": sum_by_tokenizer(results),
         "total": add_counts(results.values()),

@@ -46,6 +46,8 @@ FREE_KEYS = (
     "scaling.max_failures",
     "scaling.storage_patience_seconds",
     "train.checkpoint_every_steps",
+    "tracking.trackers",
+    "tracking.project",
 )
 
 

@@ -36,7 +36,12 @@ _ENVIRONMENT = {
 }
 
 # What a person has set of these here, workers need too.
-_PASSED_ON = ("HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+_PASSED_ON = (
+    *("HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_ALLOW_FILE_STORE"),
+    *("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_ENTITY", "WANDB_BASE_URL"),
+)
 
 
 def run_job(main: Callable[[], None]) -> None:
@@ -122,7 +127,7 @@ def run_folder(storage_path: str, run_name: str) -> str:
             f"{run_name!r} is no name of a run",
             where="run_name",
             expected="letters, digits, '.', '_' and '-', not beginning with '.' or '-'; "
-            'not "prepared", where features are',
+            'not "prepared", where tokens are',
         )
     return join(absolute_storage(storage_path), run_name)
 

@@ -28,6 +28,7 @@ from qa_core.errors import ConfigError
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Config = TypeVar("Config")
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,16 @@ class ScalingSettings:
 
 
 @dataclass(frozen=True)
+class TrackingSettings:
+    """Where the numbers of a training are sent while it runs."""
+
+    trackers: list[TrackerName] = field(default_factory=lambda: ["tensorboard"])
+    """Any of tensorboard (files in the run's folder), mlflow and wandb; [] for none."""
+    project: str = "ray-extractive-qa"
+    """MLflow's experiment, and the project of Weights & Biases."""
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """Where a run's files go."""
 
@@ -212,6 +223,7 @@ class TrainConfig(RunSettings):
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
 
 @dataclass(frozen=True)

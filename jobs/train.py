@@ -49,6 +49,7 @@ from jobs.scoring_beside import ScoringBeside, score_missing, stopped_at
 from jobs.shard_scoring import METRICS, SCORING, read_curve
 from jobs.teaching import find_teacher
 from jobs.token_pipeline import Split
+from jobs.tracking import Trackers, check_trackers
 from jobs.training_worker import TrainTask, batch_size, train_worker
 from qa_core.batch_plan import check_budget, check_ranks
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints, read_history, step_name
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score and save a model."""
     started = time.monotonic()
     config = parse_config(TrainConfig, arguments)
+    check_trackers(config.tracking)
     run = run_folder(config.storage_path, config.run_name)
     splits = [find_split(config.data, name) for name in SPLITS]
     model = check_model(config.model.name_or_path, config.features)
@@ -152,6 +154,7 @@ def finish(task: TrainTask) -> None:
     """Choose the best checkpoint by F1 and write the run's files; metrics.json comes last."""
     config, run = task.config, task.run
     score_missing(task)
+    track_scores(task)
     curve = learning_curve_files(run)
     metrics = best_scores(run)
     place = {f"best_{name}": metrics.pop(name) for name in ("epoch", "step")}
@@ -174,6 +177,13 @@ def finish(task: TrainTask) -> None:
         splits=(task.train, task.dev),
     )
     write_json(join(run, METRICS), {**metrics, **place})
+
+
+def track_scores(task: TrainTask) -> None:
+    """Send the trackers the scores that came after the training had ended."""
+    trackers = Trackers(task.config, run=task.run, first_step=None)
+    trackers.log_scores()
+    trackers.close()
 
 
 def counted_scores(run: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from jobs.prepared import Prepared, window_blocks
 from jobs.progress import Progress
 from jobs.teaching import teacher_blocks
 from jobs.token_store import cached_tokenizer
+from jobs.tracking import StepValues, Trackers
 from qa_core.batch_plan import BatchSize
 from qa_core.batching import padding_rules
 from qa_core.checkpoints import (
@@ -170,7 +171,7 @@ def batch_size(config: TrainConfig) -> BatchSize:
 
 
 class Keeper:
-    """What rank 0 does beside training: progress, checkpoints, and what all ranks are told."""
+    """What rank 0 does beside training: progress, checkpoints, and what others are told."""
 
     def __init__(self, task: TrainTask, trainer: Trainer) -> None:
         self.task, self.trainer = task, trainer
@@ -183,6 +184,8 @@ class Keeper:
             patience_seconds=task.config.scaling.storage_patience_seconds,
             tell=lambda text: print(f"warning: {text}", flush=True),
         )
+        self.trackers = Trackers(task.config, run=task.run, first_step=trainer.step)
+        self.values = StepValues()
         self.steps: list[dict[str, Any]] = []  # since the last checkpoint
         self.polled = time.monotonic()
         self.failure: StorageError | None = None  # of keeping; ends the training on all ranks
@@ -198,12 +201,17 @@ class Keeper:
         del record["signal"]  # comes by the clock
         self.steps.append(record)
         self.progress.show(done)
+        self.values.add(done)
         is_scored = done.step in self.scored
-        if is_scored or (self.every and done.step % self.every == 0):
+        is_kept = is_scored or bool(self.every and done.step % self.every == 0)
+        if is_kept or self.values.is_due():
+            self.trackers.log(done.step, self.values.take())
+        if is_kept:
             self._save(CheckpointFacts(done.step, done.epoch, is_scored=is_scored))
         now = time.monotonic()
         if now - self.polled >= POLL_SECONDS:
             self.polled = now
+            self.trackers.log_scores()
             self.trainer.signal = LOOK | (STOP if self._is_over() else 0)
         if self.failure:
             self.trainer.signal = STOP
@@ -226,10 +234,11 @@ class Keeper:
             self.writer.wait()
 
     def close(self) -> None:
-        """Wait for the last checkpoint; remove the bar."""
+        """Wait for the last checkpoint, then for the trackers; remove the bar."""
         self.progress.close()
         with self._noting_failure():
             self.writer.close()
+        self.trackers.close()
 
     def _save(self, facts: CheckpointFacts) -> None:
         if self.failure:

@@ -55,7 +55,8 @@ def _plan_shard(
     row: dict[str, Any], *, store: TokenStore, sizes: list[FeatureSettings]
 ) -> dict[str, Any]:
     stored, encoded = read_shard(store, row["shard"])
-    plans = [asdict(_plan(stored, encoded, settings)) for settings in sizes]
+    examples = plain_examples(stored)
+    plans = [asdict(_plan(examples, encoded, settings)) for settings in sizes]
     return {"shard": row["shard"], "plans": json.dumps(plans)}
 
 
@@ -65,7 +66,7 @@ def _count_shard(
     stored, encoded = read_shard(store, row["shard"])
     windows = make_windows(stored, encoded, settings)
     counts = {
-        "plan": asdict(_plan(stored, encoded, settings)),
+        "plan": asdict(_plan(plain_examples(stored), encoded, settings)),
         "num_unanswerable": int(np.sum(windows.encoded.spans.counts == 0)),
         "num_features": len(windows.planned.layout.length),
         "num_tokens": int(windows.planned.layout.length.sum()),
@@ -75,9 +76,9 @@ def _count_shard(
     return {"shard": row["shard"], "counts": json.dumps(counts)}
 
 
-def _plan(stored: pa.Table, encoded: EncodedExamples, settings: FeatureSettings) -> WindowPlan:
+def _plan(examples: pa.Table, encoded: EncodedExamples, settings: FeatureSettings) -> WindowPlan:
     return plan_examples(
-        plain_examples(stored),
+        examples,
         encoded,
         max_length=settings.max_length,
         doc_stride=settings.doc_stride,

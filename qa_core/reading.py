@@ -26,7 +26,6 @@ __all__ = [
     "in_source_order",
     "read_blocks",
     "read_examples",
-    "read_source",
     "reject_rows",
 ]
 
@@ -55,14 +54,6 @@ def read_examples(
     )
     keep = pa.array([row not in dropped for row in range(len(examples))], pa.bool_())
     return examples.filter(keep), in_source_order([rejected, duplicates], sources)
-
-
-def read_source(source: str) -> tuple[pa.Table, pa.Table, list[int]]:
-    """Examples and rejections of one source, and each example's record number in it.
-
-    Ids may repeat in the result: who joins sources looks for that (`find_repeated_ids`).
-    """
-    return _read_sources([source], DEFAULT_RULES)
 
 
 def _read_sources(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qa_core import blocks
-from qa_core.reading import ReadBlock, ReadingRules, read_blocks, read_examples, read_source
+from qa_core.reading import ReadBlock, ReadingRules, read_blocks, read_examples
 from qa_core.schemas import EXAMPLES, REJECTIONS
 
 
@@ -79,10 +79,11 @@ def test_blocks_joined_are_the_whole(tmp_path: Path, contexts: list[str], size: 
     """None lost, none twice, in order; numbers, sizes and schemas as promised; and again so."""
     file = write_rows(tmp_path / "a.jsonl", contexts)
     read = list(read_blocks(file, examples_per_block=size))
-    examples, rejections, numbers = read_source(file)
+    examples, rejections = read_examples(file)
+    numbers = np.concatenate([block.records for block in read]).tolist()
     assert pa.concat_tables([block.examples for block in read]) == examples
     assert pa.concat_tables([block.rejections for block in read]) == rejections
-    assert np.concatenate([block.records for block in read]).tolist() == numbers
+    assert examples["id"].to_pylist() == [str(number) for number in numbers]
     assert sorted([*numbers, *rejections["record"].to_pylist()]) == list(range(len(contexts)))
     assert all(len(block.examples) <= 2 * size for block in read)
     assert all(len(block.examples) >= size for block in read[:-1])

@@ -46,6 +46,8 @@ ARTEFACTS = {
     "rejections.jsonl",
     "report.html",
     "scoring",
+    "tensorboard",
+    "tracking.json",
 }
 
 

@@ -24,8 +24,8 @@ from qa_core.errors import (
 from qa_core.reading import (
     check_rejected_fraction,
     count_reasons,
+    read_blocks,
     read_examples,
-    read_source,
 )
 from qa_core.schemas import EXAMPLES, REJECTIONS
 from qa_core.sources import EMBEDDED, check_source, source_digest
@@ -438,15 +438,15 @@ def test_a_rejected_record_does_not_take_its_id(tmp_path: Path) -> None:
     assert rejected_rows(rejections) == [(0, "a", "missing question")]
 
 
-def test_read_source_gives_each_examples_record_number(tmp_path: Path) -> None:
+def test_a_block_has_each_examples_record_number(tmp_path: Path) -> None:
     """Who joins sources can name a record that only then turns out to be bad."""
     file = write_questions(
         tmp_path / "a.json", make_question(""), make_question("a"), None, make_question("a")
     )
-    examples, rejections, numbers = read_source(file)
-    assert examples["id"].to_pylist() == ["a", "a"]
-    assert numbers == [1, 3]
-    assert rejections["record"].to_pylist() == [0, 2]
+    (block,) = read_blocks(file, examples_per_block=4)
+    assert block.examples["id"].to_pylist() == ["a", "a"]
+    assert block.records.tolist() == [1, 3]
+    assert block.rejections["record"].to_pylist() == [0, 2]
 
 
 Layout = list[list[tuple[str, list[str]]]]  # articles of paragraphs: (context, questions), by name

@@ -46,6 +46,8 @@ def test_keys_in_the_readme_exist() -> None:
     known = {
         key for kind in (TrainConfig, EvaluateConfig, PrepareConfig) for key in valid_keys(kind)
     }
-    named = set(re.findall(r"--((?:data|model|features|train|decoding|scaling)(?:\.\w+)+)", README))
+    named = set(
+        re.findall(r"--((?:data|model|features|train|decoding|scaling|tracking)(?:\.\w+)+)", README)
+    )
     assert len(named) >= 4
     assert named <= known
