@@ -26,6 +26,7 @@ from benchmarks.figures import write_figures
 from benchmarks.repeated_data import write_repeated
 
 SECONDS_BETWEEN_LOOKS = 0.2
+STARTED = "Ray runtime started"  # what `ray start` prints
 
 
 def main(
@@ -113,27 +114,26 @@ def ray_head() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         *(f"--port={port}", "--node-ip-address=127.0.0.1"),
         *("--include-dashboard=false", f"--temp-dir={session}"),
     ]
-    head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = Path(session, "head.log")
+    with log.open("w") as output:
+        head = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        wait_for(port)
+        wait_for(head, log)
         yield head, f"127.0.0.1:{port}"
     finally:
-        processes = family(head.pid)
+        processes = family(head.pid) if head.poll() is None else []
         head.terminate()
         psutil.wait_procs(processes, timeout=30)
         shutil.rmtree(session, ignore_errors=True)
 
 
-def wait_for(port: int, seconds: float = 60) -> None:
-    """Until somebody listens on the port."""
+def wait_for(head: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+    """Until the head says that its node has started too: a port alone answers sooner."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                time.sleep(3)  # the node registers after its port answers
-                return
+    while STARTED not in (said := log.read_text()):
+        if head.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"Ray did not start:\n{said[-2000:]}")
         time.sleep(0.2)
-    raise TimeoutError("Ray did not start")
 
 
 if __name__ == "__main__":
