@@ -3,6 +3,8 @@
 import datetime
 import json
 import os
+import re
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +44,7 @@ def write_figures(file: str | None, figures: Mapping[str, Any]) -> None:
         return
     about = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": " ".join(["python -m", _module(), *map(_bare, sys.argv[1:])]),
+        "command": f"python -m {_module()} {shlex.join(map(_bare, sys.argv[1:]))}".strip(),
         "cores": os.cpu_count(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
@@ -55,5 +57,9 @@ def _module() -> str:
 
 
 def _bare(argument: str) -> str:
-    """An argument with the folders of its paths left out."""
-    return argument.rpartition("/")[2] if "/" in argument else argument
+    """An argument with the folders of its paths left out.
+
+    >>> _bare("[data/a.json, /tmp/b.json]")
+    '[a.json, b.json]'
+    """
+    return re.sub(r"[^\s,=\[]*/", "", argument)
