@@ -91,6 +91,9 @@ class MLflow:
     """
 
     def __init__(self, config: TrainConfig, *, run: str, state: State) -> None:
+        # Minutes of tries by default, in which no tracker is sent anything.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow import MlflowClient
 
         self.client = MlflowClient()

@@ -9,6 +9,7 @@ as if it had not stopped, bit for bit at the same world size.
 import contextlib
 import hashlib
 import math
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,9 +121,7 @@ class Trainer:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._replica = self.model
         if process.world_size > 1:
-            self._replica = DistributedDataParallel(
-                self.model, gradient_as_bucket_view=True, broadcast_buffers=False
-            )
+            self._replica = _replicate(self.model)
         steps = count_steps(
             self.lengths,
             seed=settings.seed,
@@ -319,6 +318,17 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+
+
+def _replicate(model: Any) -> DistributedDataParallel:
+    """The model with its gradients averaged over ranks.
+
+    Buffers are constants and are not sent: ranks may differ in the number of their forward passes.
+    """
+    with warnings.catch_warnings():
+        # Newer versions of torch call the option by another name, which older ones do not know.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 def _foreign(folder: Path, found: str) -> ModelError:
