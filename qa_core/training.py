@@ -9,7 +9,6 @@ as if it had not stopped, bit for bit at the same world size.
 import contextlib
 import hashlib
 import math
-import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from qa_core.batch_plan import (
     BatchSize,
@@ -39,6 +37,7 @@ from qa_core.feeding import WindowFeed
 from qa_core.losses import distillation_losses, span_losses
 from qa_core.optimizing import parameter_groups
 from qa_core.packing import pack_model
+from qa_core.replicas import average_rows, replicate, word_embeddings
 
 STATE_FILE = "training_state.pt"
 STEPS_AHEAD = 2  # steps whose batches are made before they are needed
@@ -121,7 +120,7 @@ class Trainer:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._replica = self.model
         if process.world_size > 1:
-            self._replica = _replicate(self.model)
+            self._replica = replicate(self.model)
         steps = count_steps(
             self.lengths,
             seed=settings.seed,
@@ -241,6 +240,9 @@ class Trainer:
         totals = torch.tensor([0.0, *counts], dtype=torch.float64, device=self.process.device)
         totals[0] = loss_sum
         if self.process.world_size > 1:
+            words = word_embeddings(self.model).grad
+            if words is not None:  # else they are frozen, on all ranks
+                average_rows(words, world_size=self.process.world_size)
             torch.distributed.all_reduce(totals)
         values: list[float] = totals.tolist()
         return values
@@ -318,17 +320,6 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-
-
-def _replicate(model: Any) -> DistributedDataParallel:
-    """The model with its gradients averaged over ranks.
-
-    Buffers are constants and are not sent: ranks may differ in the number of their forward passes.
-    """
-    with warnings.catch_warnings():
-        # Newer versions of torch call the option by another name, which older ones do not know.
-        warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 def _foreign(folder: Path, found: str) -> ModelError:
