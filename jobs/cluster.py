@@ -24,7 +24,6 @@ console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isat
 
 # Set before Ray starts; what a person sets in the environment wins.
 _ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a checkpoint counts once the controller saw it
     # A worker's node may first have to be started and set up; Ray's own minute is too short.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker shows twice
