@@ -7,9 +7,9 @@ score of a window is that of its CLS token; of an example, the smallest over its
 Two ways to look for candidates. `exact`: the n_best of all pairs; the same characters found in
 two windows are one candidate; ties go to the earlier start, then the earlier end. `reference`:
 pairs of the n_best starts and the n_best ends of each window, with run_qa's ties and repeats.
+Both run over all examples in compiled loops (`qa_core.span_kernels`).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,17 +20,16 @@ from numpy.typing import NDArray
 
 from qa_core.errors import ConfigError, DataError, ModelError
 from qa_core.schemas import ANSWERED, N_BEST
+from qa_core.tokenizing import concatenated_ranges, splits_of
 
 Mode = Literal["exact", "reference"]
-
-PAIRS_PER_CHUNK = 2**22  # start-end pairs looked at together: 16 MiB of scores
 
 
 @dataclass(frozen=True)
 class ScoredWindows:
     """Windows in the order of their examples, with flat logits and offsets to match."""
 
-    example: NDArray[np.int64]  # (windows,) row of the example
+    example_splits: NDArray[np.int64]  # (examples + 1,) into the windows
     splits: NDArray[np.int64]  # (windows + 1,) into the flat arrays
     start_logits: NDArray[np.float32]  # (tokens,)
     end_logits: NDArray[np.float32]  # (tokens,)
@@ -40,15 +39,14 @@ class ScoredWindows:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Spans of characters with their scores, one row each, not yet ranked."""
+    """The candidates of each example, best first; rows beyond its count hold nothing."""
 
-    example: NDArray[np.int64]  # (candidates,) row of the example
-    start_char: NDArray[np.int64]
-    end_char: NDArray[np.int64]  # half-open
-    score: NDArray[np.float32]
+    spans: NDArray[np.int32]  # (examples, n, 2) half-open characters; -1 for the null answer
+    scores: NDArray[np.float32]  # (examples, n)
+    counts: NDArray[np.int64]  # (examples,)
 
 
-def decode_answers(
+def decode_answers(  # noqa: PLR0913  # each a setting of its own
     features: pa.Table,
     start_logits: NDArray[np.float32],
     end_logits: NDArray[np.float32],
@@ -58,27 +56,27 @@ def decode_answers(
     max_answer_length: int = 30,
     mode: Mode = "exact",
     null_threshold: float | None = None,
+    max_context: bool = False,
 ) -> pa.Table:
     """The answer to every example, in the order of `examples`: `qa_core.schemas.ANSWERED`.
 
     `start_logits` and `end_logits` hold one number a token, windows one after another in the
     order of `features`; the windows of an example may stand in any order. With a null_threshold
     (v2.0) the null answer is one of the candidates, and is given where
-    null_score - score > null_threshold; without (v1.1) the best span is given.
+    null_score - score > null_threshold; without (v1.1) the best span is given. With max_context
+    an answer may only begin at a token in the window where that token has the most context around
+    it, as in BERT's run_squad.
 
     Raises `DataError` where features, logits and examples do not belong together, `ModelError`
     for logits that are NaN or infinite, `ConfigError` for settings out of range.
     """
     _check_settings(n_best, max_answer_length, mode)
     windows = _order_windows(features, start_logits, end_logits, examples)
-    null_scores = np.full(len(examples), np.inf, np.float32)
-    np.minimum.at(null_scores, windows.example, windows.null_scores)
-    if mode == "exact":
-        found = _distinct(_exact_candidates(windows, n_best, max_answer_length))
-    else:
-        found = _reference_candidates(windows, n_best, max_answer_length)
-    ranked = _rank(found, null_scores if null_threshold is not None else None, n_best)
-    answers = _answers_table(ranked, null_scores, examples)
+    found = _search(windows, n_best, max_answer_length, mode, max_context=max_context)
+    null_scores = np.zeros(0, np.float32)
+    if len(examples):
+        null_scores = np.minimum.reduceat(windows.null_scores, windows.example_splits[:-1])
+    answers = _answers_table(found, null_scores, examples, has_null=null_threshold is not None)
     return answers if null_threshold is None else apply_null_threshold(answers, null_threshold)
 
 
@@ -127,14 +125,16 @@ def _order_windows(
     cls_token = begin + features["cls_index"].to_numpy()  # (windows,)
     nulls = np.asarray(start_logits)[cls_token] + np.asarray(end_logits)[cls_token]
     if not np.array_equal(order, np.arange(len(order))):
-        token = np.concatenate([np.arange(begin[w], begin[w] + lengths[w]) for w in order])
+        token = concatenated_ranges(begin[order], lengths[order])
         start_logits, end_logits, offsets = start_logits[token], end_logits[token], offsets[token]
+    per_example = np.bincount(example, minlength=len(examples))
     return ScoredWindows(
-        example=example[order],
-        splits=np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64),
-        start_logits=np.asarray(start_logits, np.float32),
-        end_logits=np.asarray(end_logits, np.float32),
-        offsets=offsets,
+        example_splits=splits_of(per_example),
+        splits=splits_of(lengths[order]),
+        # Copies, which can be written: the loops would be compiled again for arrays that cannot.
+        start_logits=np.array(start_logits, np.float32),
+        end_logits=np.array(end_logits, np.float32),
+        offsets=np.array(offsets, np.int32),
         null_scores=nulls[order].astype(np.float32),
     )
 
@@ -183,179 +183,137 @@ def _check_logits(
         )
 
 
-def _exact_candidates(windows: ScoredWindows, n_best: int, max_answer_length: int) -> Candidates:
-    """The n_best pairs of each window, and what ties with the last of them."""
-    lengths = np.diff(windows.splits)
-    order = np.argsort(lengths, kind="stable")  # like lengths together: little padding
-    per_chunk = max(1, PAIRS_PER_CHUNK // (max_answer_length * max(1, int(lengths.max(initial=0)))))
-    chunks = [order[first : first + per_chunk] for first in range(0, len(order), per_chunk)]
-    parts = [_best_pairs(windows, rows, n_best, max_answer_length) for rows in chunks]
-    window, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
-    token = windows.splits[window]
-    return Candidates(
-        example=windows.example[window],
-        start_char=windows.offsets[token + start, 0].astype(np.int64),
-        end_char=windows.offsets[token + end, 1].astype(np.int64),
-        score=windows.start_logits[token + start] + windows.end_logits[token + end],
-    )
-
-
-def _best_pairs(
-    windows: ScoredWindows, rows: NDArray[np.int64], n_best: int, max_answer_length: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Window, start token and end token of the best pairs of the windows `rows`."""
-    lengths = windows.splits[rows + 1] - windows.splits[rows]
-    longest = int(lengths.max())
-    widths = min(max_answer_length, longest)
-    is_token = np.arange(longest) < lengths[:, None]  # (rows, longest)
-    token = np.concatenate([np.arange(windows.splits[r], windows.splits[r + 1]) for r in rows])
-    start = np.full((len(rows), longest), -np.inf, np.float32)
-    end = np.full((len(rows), longest + widths), -np.inf, np.float32)
-    is_context = windows.offsets[token, 0] >= 0
-    start[is_token] = np.where(is_context, windows.start_logits[token], -np.inf)
-    end[:, :longest][is_token] = np.where(is_context, windows.end_logits[token], -np.inf)
-    scores = np.empty((len(rows), widths, longest), np.float32)
-    for apart in range(widths):  # the pairs (i, i + apart), a band of the matrix of all pairs
-        np.add(start, end[:, apart : apart + longest], out=scores[:, apart])
-    flat = scores.reshape(len(rows), -1)
-    kept = min(n_best, flat.shape[1])
-    least = np.partition(flat, flat.shape[1] - kept, axis=1)[:, flat.shape[1] - kept]
-    row, pair = np.nonzero((flat >= least[:, None]) & np.isfinite(flat))
-    width, first = np.divmod(pair, longest)
-    return rows[row], first, first + width
-
-
-def _distinct(found: Candidates) -> Candidates:
-    """The same characters of the same example once, with their best score."""
-    order = np.lexsort((-found.score, found.end_char, found.start_char, found.example))
-    keys = np.stack([found.example, found.start_char, found.end_char])[:, order]  # (3, found)
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
-    kept = order[is_first]
-    return Candidates(
-        found.example[kept], found.start_char[kept], found.end_char[kept], found.score[kept]
-    )
-
-
-def _reference_candidates(
-    windows: ScoredWindows, n_best: int, max_answer_length: int
+def _search(
+    windows: ScoredWindows, n_best: int, max_answer_length: int, mode: Mode, *, max_context: bool
 ) -> Candidates:
-    """Pairs of each window's n_best starts and ends, best first, in run_qa's order."""
-    parts = []
-    for row, example in enumerate(windows.example):
-        begin, stop = windows.splits[row], windows.splits[row + 1]
-        start_logits, end_logits = (
-            windows.start_logits[begin:stop],
-            windows.end_logits[begin:stop],
-        )
-        # numpy's own order of ties, taken from the far end as run_qa takes it
-        starts = np.argsort(start_logits)[-1 : -n_best - 1 : -1]
-        ends = np.argsort(end_logits)[-1 : -n_best - 1 : -1]
-        start, end = np.repeat(starts, len(ends)), np.tile(ends, len(starts))
-        is_context = windows.offsets[begin:stop, 0] >= 0
-        is_valid = (end >= start) & (end - start < max_answer_length)
-        is_valid &= is_context[start] & is_context[end]
-        start, end = start[is_valid], end[is_valid]
-        parts.append(
-            Candidates(
-                example=np.full(len(start), example),
-                start_char=windows.offsets[begin + start, 0].astype(np.int64),
-                end_char=windows.offsets[begin + end, 1].astype(np.int64),
-                score=start_logits[start] + end_logits[end],
-            )
-        )
-    return Candidates(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("example", "start_char", "end_char", "score")
-        )
+    """The n_best spans of every example."""
+    from qa_core import span_kernels  # numba takes half a second to import
+
+    shape = (len(windows.example_splits) - 1, n_best)
+    found = span_kernels.FoundSpans(
+        np.empty((*shape, 2), np.int32), np.empty(shape, np.float32), np.zeros(shape[0], np.int64)
     )
+    tokens = span_kernels.ScoredTokens(
+        windows.example_splits,
+        windows.splits,
+        windows.start_logits,
+        windows.end_logits,
+        windows.offsets,
+        np.ones(len(windows.start_logits), np.bool_),
+    )
+    if max_context:
+        span_kernels.most_context(tokens)
+    if mode == "exact":
+        span_kernels.exact_spans(tokens, found, max_answer_length)
+    else:
+        starts = _highest_tokens(windows.splits, windows.start_logits, n_best)
+        ends = _highest_tokens(windows.splits, windows.end_logits, n_best)
+        span_kernels.reference_spans(tokens, starts, ends, found, max_answer_length)
+    return Candidates(*found)
 
 
-def _rank(found: Candidates, null_scores: NDArray[np.float32] | None, n_best: int) -> Candidates:
-    """The n_best of each example, best first, sorted by example; the null answer has -1.
+def _highest_tokens(
+    splits: NDArray[np.int64], logits: NDArray[np.float32], n_best: int
+) -> NDArray[np.int64]:
+    """The tokens with the n_best logits of each window, best first, (windows, n_best); -1: none.
 
-    The sort is stable, so candidates of equal score keep the order in which they come. The null
-    answer comes last among equals, and follows the n_best where it is not one of them.
+    Where logits tie, the order is that of numpy's argsort, taken from the far end as run_qa does.
     """
-    example, score = found.example, found.score
-    start_char, end_char = found.start_char, found.end_char
-    if null_scores is not None:
-        nothing = np.full(len(null_scores), -1)
-        example = np.concatenate([example, np.arange(len(null_scores))])
-        start_char = np.concatenate([start_char, nothing])
-        end_char = np.concatenate([end_char, nothing])
-        score = np.concatenate([score, null_scores])
-    order = np.lexsort((-score, example))
-    counts = np.bincount(example, minlength=1)
-    first = (np.cumsum(counts) - counts)[example[order]]  # (candidates,)
-    kept = order[(np.arange(len(order)) - first < n_best) | (start_char[order] < 0)]
-    return Candidates(example[kept], start_char[kept], end_char[kept], score[kept])
+    from qa_core import span_kernels
+
+    tokens = np.empty((len(splits) - 1, n_best), np.int64)
+    has_ties = np.zeros(len(tokens), np.bool_)
+    span_kernels.highest_tokens(splits, logits, tokens, has_ties)
+    for window in np.flatnonzero(has_ties):
+        order = np.argsort(logits[splits[window] : splits[window + 1]])[-1 : -n_best - 1 : -1]
+        tokens[window, : len(order)] = splits[window] + order
+    return tokens
 
 
 def _answers_table(
-    ranked: Candidates, null_scores: NDArray[np.float32], examples: pa.Table
+    found: Candidates, null_scores: NDArray[np.float32], examples: pa.Table, *, has_null: bool
 ) -> pa.Table:
     """The best span of each example and its n-best list."""
-    counts = np.bincount(ranked.example, minlength=len(examples))  # (examples,)
-    splits = np.concatenate([[0], np.cumsum(counts)])
-    contexts = examples["context"].to_pylist()
-    texts = [
-        contexts[row][start:end] if start >= 0 else ""
-        for row, start, end in zip(
-            ranked.example.tolist(),
-            ranked.start_char.tolist(),
-            ranked.end_char.tolist(),
-            strict=True,
-        )
-    ]
-    best = _first_spans(ranked, splits)  # (examples,) -1: none
-    has_span = best >= 0
+    splits, spans, scores = _rank(found, null_scores, has_null=has_null)
+    texts = _slices(examples["context"], splits, spans)
     n_best = pa.StructArray.from_arrays(
         [
-            pa.array(texts, pa.string()),
-            pa.array(ranked.start_char, pa.int32()),
-            pa.array(ranked.end_char, pa.int32()),
-            pa.array(ranked.score, pa.float32()),
-            pa.array(_softmax_within(ranked.score, ranked.example, counts), pa.float32()),
+            texts,
+            pa.array(spans[:, 0]),
+            pa.array(spans[:, 1]),
+            pa.array(scores),
+            pa.array(_probabilities(scores, splits)),
         ],
         fields=list(N_BEST),
     )
+    has_span = found.counts > 0
+    best = np.where(has_span[:, None], found.spans[:, 0], -1)  # (examples, 2)
+    is_second = np.zeros(len(best), np.bool_)  # after the null answer
+    is_second[has_span] = spans[splits[:-1][has_span], 0] < 0
+    place = pa.array(splits[:-1] + is_second, mask=~has_span)
     columns: dict[str, Any] = {
         "id": examples["id"],
-        "text": pa.array([texts[b] if b >= 0 else "" for b in best.tolist()], pa.string()),
-        "start_char": pa.array(_at(ranked.start_char, best, has_span, -1), pa.int32()),
-        "end_char": pa.array(_at(ranked.end_char, best, has_span, -1), pa.int32()),
-        "score": pa.array(_at(ranked.score, best, has_span, -math.inf), pa.float32()),
+        "text": pc.fill_null(texts.take(place), ""),
+        "start_char": pa.array(best[:, 0]),
+        "end_char": pa.array(best[:, 1]),
+        "score": pa.array(np.where(has_span, found.scores[:, 0], -np.inf).astype(np.float32)),
         "null_score": pa.array(null_scores, pa.float32()),
         "n_best": pa.ListArray.from_arrays(pa.array(splits, pa.int32()), n_best),
     }
     return pa.table(columns, schema=ANSWERED)
 
 
-def _first_spans(ranked: Candidates, splits: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Row of each example's best candidate that is a span; -1 where it has none."""
-    rows = np.flatnonzero(ranked.start_char >= 0)
-    first = np.full(len(splits) - 1, -1, np.int64)
-    first[ranked.example[rows[::-1]]] = rows[::-1]  # the last write of each example is its first
-    return first
+def _rank(
+    found: Candidates, null_scores: NDArray[np.float32], *, has_null: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """The n-best lists one after another: where each begins, characters (candidates, 2), scores.
+
+    The null answer comes last among equals, and follows the n_best where it is not one of them.
+    """
+    from qa_core import span_kernels
+
+    counts, n_best = found.counts, found.scores.shape[1]
+    if has_null:
+        is_full = counts == n_best
+        is_outside = is_full & (found.scores[:, -1] >= null_scores)
+        counts = counts + (~is_full | is_outside)
+    splits = splits_of(counts)
+    spans, scores = np.empty((splits[-1], 2), np.int32), np.empty(splits[-1], np.float32)
+    nulls = null_scores if has_null else np.zeros(0, np.float32)
+    found_spans = span_kernels.FoundSpans(found.spans, found.scores, found.counts)
+    span_kernels.rank_spans(found_spans, nulls, splits, spans, scores)
+    return splits, spans, scores
 
 
-def _at(
-    values: NDArray[Any], rows: NDArray[np.int64], is_there: NDArray[np.bool_], default: float
-) -> NDArray[Any]:
-    result = np.full(len(rows), default, values.dtype)
-    result[is_there] = values[rows[is_there]]
-    return result
+def _slices(
+    contexts: pa.ChunkedArray, splits: NDArray[np.int64], spans: NDArray[np.int32]
+) -> pa.StringArray:
+    """The characters of each span in its context, (candidates,); "" for the null answer."""
+    from qa_core import span_kernels
+
+    whole = contexts.cast(pa.large_string()).combine_chunks()
+    _, offsets, content = whole.buffers()
+    context_splits = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
+    text = np.array(np.frombuffer(content or b"", np.uint8))  # a copy, as in `_order_windows`
+    places = np.empty((len(spans), 2), np.int64)  # bytes
+    span_kernels.span_bytes(text, np.array(context_splits), splits, spans, places)
+    ends = splits_of(places[:, 1] - places[:, 0])
+    found = np.empty(ends[-1], np.uint8)
+    span_kernels.copy_bytes(text, places, found)
+    texts = pa.LargeStringArray.from_buffers(len(spans), pa.py_buffer(ends), pa.py_buffer(found))
+    return texts.cast(pa.string())
 
 
-def _softmax_within(
-    score: NDArray[np.float32], example: NDArray[np.int64], counts: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Softmax of the scores within each example, (candidates,)."""
-    largest = np.full(len(counts), -np.inf, np.float32)
-    np.maximum.at(largest, example, score)
-    exponents = np.exp(score - largest[example])
-    sums = np.zeros(len(counts), np.float64)
-    np.add.at(sums, example, exponents)
-    return np.asarray(exponents / sums[example], np.float32)
+def _probabilities(scores: NDArray[np.float32], splits: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Softmax of the scores of each example, best first, (candidates,).
+
+    Lists of a length are summed together: the sums are to the last bit those of single lists.
+    """
+    probabilities, counts = np.empty_like(scores), np.diff(splits)
+    for count in np.unique(counts[counts > 0]).tolist():
+        place = splits[:-1][counts == count][:, None] + np.arange(count)  # (examples, count)
+        one = scores[place]
+        with np.errstate(invalid="ignore"):  # scores beyond float32's range: no number
+            exponents = np.exp(one - one[:, :1])
+        probabilities[place] = exponents / exponents.sum(axis=1, keepdims=True)
+    return probabilities

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qa_core.batching import PaddingRules, collate, feature_lengths
+from qa_core.tokenizing import concatenated_ranges, splits_of
 
 TOKENS_PER_BATCH = 8192  # padded; bounds the memory of a forward pass
 
@@ -19,19 +20,17 @@ def predict_logits(
     Features are batched by length; padding never reaches the result.
     """
     lengths = feature_lengths(features)
-    splits = np.concatenate([[0], np.cumsum(lengths)])
+    splits = splits_of(lengths)
     start, end = np.empty((2, splits[-1]), np.float32)  # (tokens,)
     model.eval()
     with torch.inference_mode():
         for rows in batches_by_length(lengths, tokens_per_batch=TOKENS_PER_BATCH):
-            batch = collate(features, rows, rules)
-            inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+            batch = collate(features, rows, rules).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                outputs = model(**inputs)
-            is_real = batch.inputs["attention_mask"].numpy().astype(bool)  # (batch, length)
-            place = np.concatenate([np.arange(splits[row], splits[row + 1]) for row in rows])
-            start[place] = outputs.start_logits.float().cpu().numpy()[is_real]
-            end[place] = outputs.end_logits.float().cpu().numpy()[is_real]
+                outputs = model(**batch.inputs)
+            token = concatenated_ranges(splits[rows], lengths[rows])
+            for result, logits in ((start, outputs.start_logits), (end, outputs.end_logits)):
+                result[token] = logits.reshape(-1)[batch.place].float().cpu().numpy()
     return start, end
 
 

@@ -123,6 +123,31 @@ def test_window_order_never_changes_an_answer(mode: Any) -> None:
     assert shuffled.equals(expected)
 
 
+@pytest.mark.parametrize("mode", ["exact", "reference"])
+@pytest.mark.parametrize("num_shards", [2, 5])
+def test_shards_of_the_same_logits_give_the_same_answers(mode: Any, num_shards: int) -> None:
+    """Each shard decoded alone, in any order: the rows of the whole, to the bit."""
+    examples, features, start, end = case(4, ties=True)
+    whole = decode_answers(features, start, end, examples=examples, mode=mode, null_threshold=0.0)
+    lengths = [len(ids) for ids in features["input_ids"].to_pylist()]
+    token_of = np.repeat(np.arange(len(features)), lengths)  # (tokens,) row of the feature
+    parts = []
+    for shard in reversed(range(num_shards)):
+        ids = examples["id"].to_pylist()[shard::num_shards]
+        is_in = np.isin(features["example_id"].to_pylist(), ids)
+        parts.append(
+            decode_answers(
+                features.filter(pa.array(is_in)),
+                start[is_in[token_of]],
+                end[is_in[token_of]],
+                examples=examples.filter(pa.array(np.isin(examples["id"].to_pylist(), ids))),
+                mode=mode,
+                null_threshold=0.0,
+            )
+        )
+    assert pa.concat_tables(parts).sort_by("id").equals(whole.sort_by("id"))
+
+
 def test_answers_are_slices_and_exact_is_never_below_reference() -> None:
     """Characters and text agree; the exact search dominates the reference's."""
     for seed in range(5):
