@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from qa_core.errors import ConfigError
 from qa_core.features import EncodedExamples
 from qa_core.labelling import holds_answer, pair_answers
-from qa_core.scoring import gold_texts, normalize_answer
+from qa_core.normalizing import normalize_answer
+from qa_core.scoring import gold_texts
 from qa_core.tokenizing import splits_of
 from qa_core.windowing import Windows
 

@@ -1,12 +1,11 @@
 """score: answers + gold → exact match and F1, by the rules of the official SQuAD scripts.
 
-Normalisation and token overlap are those of SQuAD v2.0's script (v1.1's, but for a gold answer
-that normalises to nothing, which v2.0 leaves out). What crosses workers is `ExampleScores`: a
-few numbers an example, joined in any order (`merge`), about 50 bytes each.
+Token overlap is that of SQuAD v2.0's script (v1.1's, but for a gold answer that normalises to
+nothing, which v2.0 leaves out). Sums are taken one after another, as the scripts take them. What
+crosses workers is `ExampleScores`: a few numbers an example, joined in any order (`merge`), about
+50 bytes each.
 """
 
-import re
-import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qa_core.decoding import null_odds
+from qa_core.decoding import null_odds as odds_of_answers
 from qa_core.errors import DataError
+from qa_core.normalizing import Language, normalize_answer
 
 IDS_SHOWN = 5  # of the ids an error is about
 
@@ -38,6 +38,27 @@ class ExampleScores:
         return merge_scores([self, other])
 
 
+@dataclass(frozen=True)
+class GivenScores:
+    """Scores of the answers that were given: texts, or "" for no answer."""
+
+    ids: NDArray[np.object_]  # (examples,) texts
+    has_answer: NDArray[np.bool_]  # (examples,) whether it has an accepted answer
+    is_text: NDArray[np.bool_]  # (examples,) whether the answer given is any text at all
+    exact: NDArray[np.float64]  # (examples,) 0 or 1
+    f1: NDArray[np.float64]  # (examples,) 0 to 1
+
+    @classmethod
+    def joined(cls, parts: Sequence["GivenScores"]) -> "GivenScores":
+        """The examples of all parts, one part after another; one part at least."""
+        names = cls.__dataclass_fields__
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def take(self, rows: NDArray[np.int64]) -> "GivenScores":
+        """The examples at `rows`, in that order."""
+        return GivenScores(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
 def merge_scores(parts: Sequence[ExampleScores]) -> ExampleScores:
     """All parts in one, sorted by id; the order of the parts does not matter."""
     names = list(ExampleScores.__dataclass_fields__)
@@ -46,21 +67,36 @@ def merge_scores(parts: Sequence[ExampleScores]) -> ExampleScores:
     return ExampleScores(**{name: column[order] for name, column in columns.items()})
 
 
-def score_answers(answers: pa.Table, examples: pa.Table) -> ExampleScores:
+def score_answers(
+    answers: pa.Table, examples: pa.Table, *, language: Language | None = None
+) -> ExampleScores:
     """Scores of best spans (decoded without, or before, a null threshold), row by row."""
-    texts = answers["text"].to_pylist()
-    golds = gold_texts(examples)
-    pairs = [score_text(text, gold) for text, gold in zip(texts, golds, strict=True)]
+    golds = normalized_golds(examples, language=language)
+    given = _score_texts(answers["text"].to_pylist(), golds, examples, language)
     scores = ExampleScores(
-        ids=examples["id"].to_numpy(),
-        has_answer=_has_answer(examples),
-        is_text=np.array([bool(text) for text in texts], bool),
-        exact=np.array([exact for exact, _ in pairs], np.float64),
-        f1=np.array([f1 for _, f1 in pairs], np.float64),
+        ids=given.ids,
+        has_answer=given.has_answer,
+        is_text=given.is_text,
+        exact=given.exact,
+        f1=given.f1,
         null_exact=np.array([float("" in gold) for gold in golds], np.float64),
-        null_odds=null_odds(answers),
+        null_odds=odds_of_answers(answers),
     )
     return merge_scores([scores])
+
+
+def given_scores(scores: ExampleScores, *, null_threshold: float | None) -> GivenScores:
+    """Scores with the null answer where null_odds > null_threshold, in the order of `scores`."""
+    is_null = np.zeros(len(scores.ids), bool)
+    if null_threshold is not None:
+        is_null = scores.null_odds > null_threshold
+    return GivenScores(
+        ids=scores.ids,
+        has_answer=scores.has_answer,
+        is_text=scores.is_text & ~is_null,
+        exact=np.where(is_null, scores.null_exact, scores.exact),
+        f1=np.where(is_null, scores.null_exact, scores.f1),
+    )
 
 
 def summarize_scores(scores: ExampleScores, *, null_threshold: float | None) -> dict[str, float]:
@@ -69,16 +105,9 @@ def summarize_scores(scores: ExampleScores, *, null_threshold: float | None) -> 
     With a null_threshold, the null answer stands where null_odds exceed it, and the best
     thresholds are reported too.
     """
-    is_null = np.zeros(len(scores.ids), bool)
-    if null_threshold is not None:
-        is_null = scores.null_odds > null_threshold
-    exact = np.where(is_null, scores.null_exact, scores.exact)
-    f1 = np.where(is_null, scores.null_exact, scores.f1)
-    summary = _summary(exact, f1, scores.has_answer)
-    if null_threshold is None:
-        return summary
-    is_text = scores.is_text & ~is_null
-    return summary | _best_thresholds(exact, f1, is_text, scores.has_answer, scores.null_odds)
+    given = given_scores(scores, null_threshold=null_threshold)
+    summary = _summary(given)
+    return summary if null_threshold is None else summary | _thresholds(given, scores.null_odds)
 
 
 def find_null_threshold(scores: ExampleScores) -> float:
@@ -101,114 +130,178 @@ def score_predictions(
     examples: pa.Table,
     *,
     null_odds: Mapping[str, float] | None = None,
+    allow_missing: bool = False,
+    language: Language | None = None,
 ) -> dict[str, float]:
     """The official figures of predictions (id → text, "" for no answer), 0 to 100.
 
     Keys: `exact`, `f1`, `total`; `HasAns_*` and `NoAns_*` where there are such examples;
     `exact_match` (v1.1's name) where every example has an answer; with `null_odds` (id → number,
     larger: no answer likelier) `best_exact`, `best_exact_thresh`, `best_f1`, `best_f1_thresh` as
-    the official script finds them.
+    the official script finds them: of equal odds, those that `null_odds` has first come first.
 
-    Raises `DataError` listing ids without a prediction and predictions without an example.
+    A `language` compares by MLQA's rules (`qa_core.normalizing`).
+
+    Raises `DataError` listing predictions without an example and, unless `allow_missing`, ids
+    without a prediction; allowed, these are scored as "" (right where there is no answer), with
+    null odds of 0.
     """
-    ids = examples["id"].to_pylist()
-    _check_ids(predictions, ids, what="predictions")
-    texts = [predictions[example_id] for example_id in ids]
-    golds = gold_texts(examples)
-    pairs = [score_text(text, gold) for text, gold in zip(texts, golds, strict=True)]
-    exact = np.array([pair[0] for pair in pairs], np.float64)
-    f1 = np.array([pair[1] for pair in pairs], np.float64)
-    summary = _summary(exact, f1, _has_answer(examples))
+    given = score_given(predictions, examples, allow_missing=allow_missing, language=language)
+    if null_odds is None:
+        return summarize_given(given)
+    absent = find_missing(predictions, given.ids.tolist())
+    without = dict.fromkeys(find_missing(null_odds, absent), 0.0)
+    return summarize_given(given, null_odds={**null_odds, **without})
+
+
+def summarize_given(
+    given: GivenScores, *, null_odds: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The official figures of scored predictions; `null_odds` as in `score_predictions`."""
+    summary = _summary(given)
     if null_odds is None:
         return summary
-    _check_ids(null_odds, ids, what="null_odds")
-    odds = np.array([null_odds[example_id] for example_id in ids], np.float64)
-    is_text = np.array([bool(text) for text in texts], bool)
-    return summary | _best_thresholds(exact, f1, is_text, _has_answer(examples), odds)
+    ids, odds_of = given.ids.tolist(), null_odds
+    check_ids(odds_of, ids, what="null_odds", allow_missing=False)
+    row_of = {example_id: row for row, example_id in enumerate(ids)}
+    rows = np.array([row_of[example_id] for example_id in odds_of], np.int64)
+    return summary | _thresholds(given.take(rows), np.array(list(odds_of.values()), np.float64))
 
 
-def gold_texts(examples: pa.Table) -> list[list[str]]:
+def score_given(
+    predictions: Mapping[str, str],
+    examples: pa.Table,
+    *,
+    allow_missing: bool = False,
+    language: Language | None = None,
+) -> GivenScores:
+    """Scores of single predictions, in the order of `examples`; see `score_predictions`."""
+    ids = examples["id"].to_pylist()
+    check_ids(predictions, ids, what="predictions", allow_missing=allow_missing)
+    texts = [predictions.get(example_id, "") for example_id in ids]
+    return _score_texts(texts, normalized_golds(examples, language=language), examples, language)
+
+
+def find_missing(predictions: Mapping[str, object], ids: Sequence[str]) -> list[str]:
+    """Those of `ids` that have no prediction, in their order."""
+    return [example_id for example_id in ids if example_id not in predictions]
+
+
+def check_ids(
+    given: Mapping[str, object], ids: Sequence[str], *, what: str, allow_missing: bool
+) -> None:
+    """Raise `DataError` listing ids that nothing is given for, and what is given for no id."""
+    missing = [] if allow_missing else find_missing(given, ids)
+    unknown = sorted(given.keys() - set(ids))
+    if not missing and not unknown:
+        return
+    parts = (("missing", missing), ("unknown", unknown))
+    listed = [f"{len(n)} {k} ids ({', '.join(n[:IDS_SHOWN])})" for k, n in parts if n]
+    remedies = []
+    if unknown:
+        remedies.append("leave out the unknown ids, or score them with their own data")
+    if missing and what != "null_odds":
+        remedies.append('allow the missing ones (allow_missing): they are scored as ""')
+    expected = f"one for each of the {len(ids)} examples"
+    raise DataError(" and ".join(listed), what, expected, "; ".join(remedies))
+
+
+def gold_texts(examples: pa.Table, *, language: Language | None = None) -> list[list[str]]:
     """Accepted answers of each example that do not normalise to nothing; [""] without any."""
     lists = examples["answers"].combine_chunks().field("text").to_pylist()
-    return [[text for text in texts if normalize_answer(text)] or [""] for texts in lists]
+    return [[text for text in texts if normalize_answer(text, language)] or [""] for texts in lists]
 
 
-def score_text(text: str, gold: Sequence[str]) -> tuple[float, float]:
+def normalized_golds(examples: pa.Table, *, language: Language | None = None) -> list[list[str]]:
+    """The distinct `gold_texts` of each example, normalised; [""] without any."""
+    lists = examples["answers"].combine_chunks().field("text").to_pylist()
+    golds = []
+    for texts in lists:
+        normalized = {normalize_answer(text, language): None for text in dict.fromkeys(texts)}
+        normalized.pop("", None)
+        golds.append(list(normalized) or [""])
+    return golds
+
+
+def score_text(
+    text: str, gold: Sequence[str], *, language: Language | None = None
+) -> tuple[float, float]:
     """Exact match (0 or 1) and F1 (0 to 1) of a prediction: the best over the gold answers."""
-    normalized = normalize_answer(text)
-    golds = [normalize_answer(answer) for answer in gold]
-    exact = float(normalized in golds)
-    return exact, max(_f1(normalized.split(), answer.split()) for answer in golds)
+    golds = [normalize_answer(answer, language) for answer in gold]
+    return _score_normalized(normalize_answer(text, language), golds)
 
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+def word_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
+    """F1 (0 to 1) of the words two normalised answers share, a repeated word counted as often.
 
-
-def normalize_answer(text: str) -> str:
-    """Lower case without ASCII punctuation, English articles and repeated white space.
-
-    >>> normalize_answer("The  Harbour-Bridge, 1912.")
-    'harbourbridge 1912'
+    Without words on either side, whether both have none.
     """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def _f1(predicted: list[str], gold: list[str]) -> float:
     if not predicted or not gold:
-        return float(predicted == gold)
-    num_same = sum((Counter(predicted) & Counter(gold)).values())
+        return float(not predicted and not gold)
+    distinct, gold_distinct = set(predicted), set(gold)
+    num_same = len(distinct & gold_distinct)
     if num_same == 0:
         return 0.0
+    if len(distinct) + len(gold_distinct) < len(predicted) + len(gold):  # some word is repeated
+        num_same = sum((Counter(predicted) & Counter(gold)).values())
     precision, recall = num_same / len(predicted), num_same / len(gold)
     return 2 * precision * recall / (precision + recall)
 
 
-def _has_answer(examples: pa.Table) -> NDArray[np.bool_]:
-    texts = examples["answers"].combine_chunks().field("text")
-    return np.asarray(texts.value_lengths()) > 0
+def _score_normalized(text: str, golds: Sequence[str]) -> tuple[float, float]:
+    if text in golds:
+        return 1.0, 1.0
+    words = text.split()
+    return 0.0, max([word_f1(words, answer.split()) for answer in golds])
 
 
-def _summary(
-    exact: NDArray[np.float64], f1: NDArray[np.float64], has_answer: NDArray[np.bool_]
-) -> dict[str, float]:
-    if not len(exact):
+def _score_texts(
+    texts: Sequence[str],
+    golds: Sequence[Sequence[str]],
+    examples: pa.Table,
+    language: Language | None,
+) -> GivenScores:
+    """Scores of `texts` by `normalized_golds`, row by row."""
+    pairs = [
+        _score_normalized(normalize_answer(text, language), gold)
+        for text, gold in zip(texts, golds, strict=True)
+    ]
+    accepted = examples["answers"].combine_chunks().field("text")
+    return GivenScores(
+        ids=examples["id"].to_numpy(),
+        has_answer=np.asarray(accepted.value_lengths()) > 0,
+        is_text=np.array([bool(text) for text in texts], bool),
+        exact=np.array([exact for exact, _ in pairs], np.float64),
+        f1=np.array([f1 for _, f1 in pairs], np.float64),
+    )
+
+
+def _summary(given: GivenScores) -> dict[str, float]:
+    if not len(given.ids):
         raise DataError("there are no examples to score", "scoring", "at least one example")
-    everything = np.ones(len(exact), bool)
+    everything = np.ones(len(given.ids), bool)
+    has_answer = given.has_answer
     summary = {}
     for prefix, rows in (("", everything), ("HasAns_", has_answer), ("NoAns_", ~has_answer)):
-        if rows.any():
-            summary[f"{prefix}exact"] = 100.0 * float(exact[rows].sum()) / int(rows.sum())
-            summary[f"{prefix}f1"] = 100.0 * float(f1[rows].sum()) / int(rows.sum())
-            summary[f"{prefix}total"] = int(rows.sum())
+        total = int(rows.sum())
+        if total:
+            summary[f"{prefix}exact"] = 100.0 * sum(given.exact[rows].tolist()) / total
+            summary[f"{prefix}f1"] = 100.0 * sum(given.f1[rows].tolist()) / total
+            summary[f"{prefix}total"] = total
     if has_answer.all():
         summary["exact_match"] = summary["exact"]
     return summary
 
 
-def _best_thresholds(
-    exact: NDArray[np.float64],
-    f1: NDArray[np.float64],
-    is_text: NDArray[np.bool_],
-    has_answer: NDArray[np.bool_],
-    odds: NDArray[np.float64],
-) -> dict[str, float]:
+def _thresholds(given: GivenScores, odds: NDArray[np.float64]) -> dict[str, float]:
     """The official search: start with no answer anywhere, add examples by rising odds."""
     order = np.argsort(odds, kind="stable")
+    num_unanswerable = float((~given.has_answer).sum())
     summary = {}
-    for name, scores in (("exact", exact), ("f1", f1)):
-        change = np.where(has_answer, scores, np.where(is_text, -1.0, 0.0))[order]
-        totals = float((~has_answer).sum()) + np.concatenate([[0.0], np.cumsum(change)])
+    for name, scores in (("exact", given.exact), ("f1", given.f1)):
+        change = np.where(given.has_answer, scores, np.where(given.is_text, -1.0, 0.0))[order]
+        totals = np.cumsum(np.concatenate([[num_unanswerable], change]))  # (examples + 1,)
         best = int(np.argmax(totals))
         summary[f"best_{name}"] = 100.0 * float(totals[best]) / len(scores)
         summary[f"best_{name}_thresh"] = float(odds[order][best - 1]) if best else 0.0
     return summary
-
-
-def _check_ids(given: Mapping[str, object], ids: Sequence[str], *, what: str) -> None:
-    missing = [example_id for example_id in ids if example_id not in given]
-    unknown = sorted(set(given) - set(ids))
-    if missing or unknown:
-        parts = (("missing", missing), ("unknown", unknown))
-        listed = [f"{len(n)} {k} ids ({', '.join(n[:IDS_SHOWN])})" for k, n in parts if n]
-        raise DataError(" and ".join(listed), what, f"one for each of the {len(ids)} examples")

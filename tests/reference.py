@@ -267,6 +267,42 @@ def reference_scores(
     return exact, f1
 
 
+def reference_threshold(
+    scores: dict[str, float],
+    predictions: dict[str, str],
+    gold: dict[str, list[str]],
+    odds: dict[str, float],
+) -> tuple[float, float]:
+    """The best score (0 to 100) and its threshold, by the official v2.0 search."""
+    right = best = sum(1 for texts in gold.values() if not texts)
+    threshold = 0.0
+    for key in sorted(odds, key=lambda k: odds[k]):
+        if gold[key]:
+            right += scores[key]
+        elif predictions[key]:
+            right -= 1
+        if right > best:
+            best, threshold = right, odds[key]
+    return 100.0 * best / len(scores), threshold
+
+
+def reference_average_precision(
+    scores: dict[str, float], gold: dict[str, list[str]], odds: dict[str, float]
+) -> float:
+    """Average precision (0 to 100) of answering by rising odds, by the official v2.0 rules."""
+    num_answerable = sum(1 for texts in gold.values() if texts)
+    keys = sorted(odds, key=lambda k: odds[k])
+    found = last_recall = average = 0.0
+    for place, key in enumerate(keys):
+        if gold[key]:
+            found += scores[key]
+        if place + 1 == len(keys) or odds[keys[place + 1]] != odds[key]:
+            recall = found / num_answerable
+            average += found / (place + 1) * (recall - last_recall)
+            last_recall = recall
+    return 100.0 * average
+
+
 def _reference_f1(gold: str, predicted: str) -> float:
     gold_words, words = _normalize(gold).split(), _normalize(predicted).split()
     if not gold_words or not words:

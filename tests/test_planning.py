@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from qa_core.errors import ConfigError
 from qa_core.features import encode_examples, fill_features, find_unfit, label_examples
+from qa_core.normalizing import normalize_answer
 from qa_core.planning import WindowPlan, epoch_cost, find_dominated, merge_plans, plan_examples
 from qa_core.reaching import Skeleton
-from qa_core.scoring import gold_texts, normalize_answer, score_text
+from qa_core.scoring import gold_texts, score_text
 from qa_core.tokenizing import PairEncoder
 from tests.families import FAMILIES
 from tests.tiny import TEXTS, make_examples, train_tokenizer
