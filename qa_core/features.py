@@ -22,6 +22,7 @@ from qa_core.tokenizing import (
     PairEncoder,
     PairTemplate,
     Tokens,
+    cut_texts,
     distinct_texts,
     encode_texts,
     join_tokens,
@@ -158,6 +159,13 @@ def encode_examples(examples: pa.Table, *, encoder: PairEncoder) -> EncodedExamp
     question_of += len(special) + len(contexts)
     spans = align_answers(examples["answers"], texts, context_of)
     return EncodedExamples(texts, context_of, question_of, spans, encoder.template)
+
+
+def cut_questions(encoded: EncodedExamples, most: int) -> EncodedExamples:
+    """The examples with the first `most` tokens of each question."""
+    lengths = encoded.texts.lengths.copy()  # (texts,)
+    lengths[encoded.question_of] = np.minimum(encoded.question_lengths, most)
+    return replace(encoded, texts=cut_texts(encoded.texts, lengths))
 
 
 def find_unfit(encoded: EncodedExamples, *, max_length: int, doc_stride: int) -> NDArray[np.int64]:

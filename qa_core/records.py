@@ -18,10 +18,12 @@ class ReadingRules:
 
     `columns` maps our names (`COLUMNS`) to the source's; a name left out is its own. In nested
     JSON they are the keys of the article (title), the paragraph (context) and the question.
+    Without `has_answers` every question has none: answers are not needed, and not looked at.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     repair_offsets: bool = False
+    has_answers: bool = True
 
     def __post_init__(self) -> None:
         for name in self.columns:
@@ -37,6 +39,11 @@ class ReadingRules:
     def is_mapped(self, name: str) -> bool:
         """Whether the source's name is another than ours."""
         return self.column(name) != name
+
+    @cached_property
+    def read_columns(self) -> tuple[str, ...]:
+        """Our names of the columns that are looked at."""
+        return tuple(name for name in COLUMNS if self.has_answers or name != "answers")
 
     @cached_property
     def has_mapping(self) -> bool:
@@ -80,7 +87,8 @@ def first_record_hints(item: Any, rules: ReadingRules) -> dict[str, str]:
     """For each column the first record lacks, what to do: the others most likely lack it too."""
     if not isinstance(item, dict):
         return {}
-    lacking = [name for name in COLUMNS if rules.column(name) not in item and name != OPTIONAL]
+    needed = [name for name in rules.read_columns if name != OPTIONAL]
+    lacking = [name for name in needed if rules.column(name) not in item]
     found = sorted(item)[:12]
     return {
         name: f"; the first record has no {rules.column(name)!r} either (it has {found}): "
@@ -91,18 +99,18 @@ def first_record_hints(item: Any, rules: ReadingRules) -> dict[str, str]:
 
 def check_columns(found: Collection[str], source: str, rules: ReadingRules) -> None:
     """Raise `DataError` unless a columnar source has every column needed, or mapped, once."""
-    needed = [name for name in COLUMNS if name != OPTIONAL or rules.is_mapped(name)]
+    needed = [name for name in rules.read_columns if name != OPTIONAL or rules.is_mapped(name)]
     missing = [name for name in needed if rules.column(name) not in found]
     twice = [name for name in needed if list(found).count(rules.column(name)) > 1]
     if not missing and not twice:
         return
     named = sorted(rules.column(name) for name in missing or twice)
     problem = "are missing" if missing else "stand there twice"
-    names = ", ".join(rules.column(name) for name in COLUMNS if name != OPTIONAL)
+    names = ", ".join(rules.column(name) for name in rules.read_columns if name != OPTIONAL)
     raise DataError(
         f"columns {named} {problem} (it has {list(found)})",
         where=source,
-        expected=f"{names} (text, answer_start)",
+        expected=names + (" (text, answer_start)" if rules.has_answers else ""),
         remedy="; ".join(column_advice(name, found, rules) for name in missing or twice),
     )
 

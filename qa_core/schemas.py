@@ -90,3 +90,27 @@ ANSWERED = pa.schema(
         ("n_best", pa.list_(N_BEST)),  # best first
     ]
 )
+
+CANDIDATE = pa.struct(
+    [
+        ("text", pa.string()),  # "" for the null answer
+        ("start", pa.int32()),  # first character; -1 for the null answer
+        ("end", pa.int32()),  # half-open; -1 for the null answer
+        ("probability", pa.float32()),  # among the candidates that were decoded
+        ("score", pa.float32()),  # start logit + end logit
+    ]
+)
+
+# Answers to new questions as people take them, from files or from the Answerer.
+PREDICTED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("answer", pa.string()),  # a slice of the context; "" for none
+        ("start", pa.int32()),  # its first character; -1 for none
+        ("end", pa.int32()),  # half-open; -1 for none
+        ("probability", pa.float32()),  # of the answer given, among the candidates; 0 without any
+        ("null_odds", pa.float64()),  # null score - score of the best span; null where v1.1
+        ("no_answer_probability", pa.float64()),  # sigmoid of null_odds; null likewise
+        ("n_best", pa.list_(CANDIDATE)),  # the answer given first, then the others, best first
+    ]
+)

@@ -10,6 +10,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def iterate_records(source: str, rules: ReadingRules = DEFAULT_RULES) -> Iterato
 
 def _embedded_records(source: str, rules: ReadingRules) -> Iterator[Record]:
     """Columns have our names here, whatever the other sources call them."""
-    own_names = ReadingRules(repair_offsets=rules.repair_offsets)
+    own_names = replace(rules, columns={})
     for number, article in enumerate(load_embedded(source)["data"]):
         yield from article_records(article, f"data[{number}]", own_names)
 

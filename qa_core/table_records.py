@@ -15,7 +15,6 @@ from pyarrow import types
 from qa_core.errors import DataError, first_line
 from qa_core.lines import split_lines
 from qa_core.records import (
-    COLUMNS,
     ReadingRules,
     Record,
     check_columns,
@@ -71,7 +70,8 @@ def _csv_header(reader: Any, source: str, rules: ReadingRules) -> list[str]:
     if not any(header):
         raise DataError("the file is empty", source, "CSV with a header row")
     is_plain = not rules.is_mapped("answers") and set(PLAIN_ANSWERS) <= set(header)
-    check_columns([*header, "answers"] if is_plain else header, source, rules)
+    names = [*header, "answers"] if is_plain and rules.has_answers else header
+    check_columns(names, source, rules)
     return header
 
 
@@ -92,6 +92,8 @@ def _row_problem(row: Sequence[str], header: Sequence[str]) -> str:
 
 def _csv_fields(row: dict[str, Any], rules: ReadingRules) -> Mapping[str, Any]:
     """A row's fields by our names, answers as JSON has them."""
+    if not rules.has_answers:
+        return rename_fields(row, rules)
     column = rules.column("answers")
     row[column] = _json_answers(row[column]) if column in row else _plain_answers(row)
     if "is_impossible" in row:
@@ -147,7 +149,7 @@ def dataset_records(dataset: Any, source: str, rules: ReadingRules) -> Iterator[
 
 
 def _columns_read(found: Sequence[str], rules: ReadingRules) -> list[str]:
-    used = {*(rules.column(name) for name in COLUMNS), "is_impossible"}
+    used = {*(rules.column(name) for name in rules.read_columns), "is_impossible"}
     return [name for name in found if name in used]
 
 
@@ -182,7 +184,7 @@ def _cell_value(cell: Any) -> Any:
 def check_schema(schema: pa.Schema, source: str, rules: ReadingRules) -> None:
     """Raise `DataError` unless the columns are there, each of a type that can be used."""
     check_columns(schema.names, source, rules)
-    for name in COLUMNS:
+    for name in rules.read_columns:
         column = rules.column(name)
         if column not in schema.names:
             continue

@@ -92,6 +92,7 @@ def load_tokenizer(name_or_path: str) -> Any:
             remedy="check the path, or the network for a Hub name",
         ) from error
     check_fast(tokenizer)
+    _check_filled(tokenizer, name_or_path)
     return tokenizer
 
 
@@ -103,6 +104,17 @@ def check_fast(tokenizer: Any) -> None:
             where=str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__),
             expected="a tokenizer backed by the tokenizers library (tokenizer.json)",
             remedy="choose a model with a tokenizer.json",
+        )
+
+
+def _check_filled(tokenizer: Any, where: str) -> None:
+    """Raise `ModelError` for the empty tokenizer that transformers makes up where there is none."""
+    if not set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, "▁"}:
+        raise ModelError(
+            "has no tokenizer (transformers made up one without words)",
+            where=where,
+            expected="the files of the model's tokenizer beside its weights (tokenizer.json)",
+            remedy="save the tokenizer into the folder: tokenizer.save_pretrained(folder)",
         )
 
 
@@ -155,6 +167,19 @@ def _letters(text: str) -> str:
     return "".join(c for c in text.lower() if c.isascii() and c.isalnum())
 
 
+def check_vocabulary(tokenizer: Any, model_config: Any) -> None:
+    """Raise `ModelError` where the tokenizer has ids that the model has no embedding for."""
+    size = getattr(model_config, "vocab_size", None)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if isinstance(size, int) and largest >= size:
+        raise ModelError(
+            f"the tokenizer has ids up to {largest}, and the model has {size} embeddings",
+            where=str(tokenizer.name_or_path or type(tokenizer).__name__),
+            expected="the tokenizer that the model was trained with",
+            remedy="put the model's own tokenizer beside it, or name another model",
+        )
+
+
 def tokenizer_digest(tokenizer: Any) -> str:
     """Hexadecimal digest of everything that decides which tokens a text gets."""
     backend = backend_of(tokenizer)
@@ -199,6 +224,12 @@ def join_tokens(parts: Sequence[Tokens]) -> Tokens:
         np.concatenate([part.offsets for part in parts]),
         splits_of(lengths),
     )
+
+
+def cut_texts(tokens: Tokens, lengths: NDArray[np.int64]) -> Tokens:
+    """The first `lengths` tokens of each text, (texts,), no more than it has."""
+    kept = concatenated_ranges(tokens.splits[:-1], lengths)
+    return Tokens(tokens.ids[kept], tokens.offsets[kept], splits_of(lengths))
 
 
 def splits_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

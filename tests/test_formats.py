@@ -1,11 +1,13 @@
 """Every format gives the same examples, and rejects the same records for the same reasons."""
 
+import csv
 import gzip
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -117,6 +119,81 @@ def test_every_format_reads_mapped_columns(tmp_path: Path, name: str) -> None:
     examples, rejections = read_examples(file, rules=rules)
     assert rejections.to_pylist() == []
     assert examples["question"].to_pylist() == [row["question"] for row in ROWS]
+
+
+UNASKED = {"answers", "answer_text", "answer_start", "detected_answers", "is_impossible"}
+
+
+def without_answers(value: Any) -> Any:
+    """A JSON value without the keys that have to do with answers."""
+    if isinstance(value, dict):
+        return {k: without_answers(v) for k, v in value.items() if k not in UNASKED}
+    return [without_answers(item) for item in value] if isinstance(value, list) else value
+
+
+def strip_answers(file: Path) -> None:
+    """Write a file again without answers: no key, no column."""
+    if file.suffix == ".parquet":
+        table = parquet.read_table(file)
+        parquet.write_table(
+            table.drop_columns([n for n in table.column_names if n in UNASKED]), file
+        )
+    elif file.suffix in (".csv", ".tsv"):
+        delimiter = "\t" if file.suffix == ".tsv" else ","
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            rows = list(csv.DictReader(text, delimiter=delimiter))
+        kept = [name for name in rows[0] if name not in UNASKED]
+        with file.open("w", encoding="utf-8", newline="") as text:
+            writer = csv.DictWriter(text, kept, delimiter=delimiter, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        is_packed = file.suffix == ".gz"
+        content = gzip.decompress(file.read_bytes()) if is_packed else file.read_bytes()
+        is_lines = "lines" in file.name or "mrqa" in file.name
+        parts = content.splitlines() if is_lines else [content]
+        stripped = [json.dumps(without_answers(json.loads(part))).encode() for part in parts]
+        content = b"\n".join(stripped) + b"\n"
+        file.write_bytes(gzip.compress(content) if is_packed else content)
+
+
+NO_ANSWERS = ReadingRules(has_answers=False)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_read_without_answers_where_none_are_needed(
+    tmp_path: Path, name: str
+) -> None:
+    """The same questions with and without the column; a table without it is else refused."""
+    file = Path(write_file(tmp_path, name, ROWS))
+    expected = [
+        row | {"answers": {"text": [], "answer_start": []}, "source": str(file)} for row in ROWS
+    ]
+    for strip in (lambda _: None, strip_answers):
+        strip(file)
+        examples, rejections = read_examples(file, rules=NO_ANSWERS)
+        assert rejections.to_pylist() == []
+        assert examples.to_pylist() == expected
+    if name.endswith((".csv", ".tsv", ".parquet")):
+        with pytest.raises(DataError, match=r"'answers'.* are missing"):
+            read_examples(file)
+
+
+def test_a_saved_data_set_is_read_without_answers(tmp_path: Path) -> None:
+    """A folder of `datasets` that has questions and contexts alone."""
+    rows = [{name: row[name] for name in ("id", "context", "question")} for row in ROWS]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    examples, rejections = read_examples(tmp_path / "saved", rules=NO_ANSWERS)
+    assert len(rejections) == 0
+    assert examples.select(["id", "context", "question"]).to_pylist() == rows
+
+
+def test_answers_that_are_not_needed_are_not_looked_at(tmp_path: Path) -> None:
+    """A wrong start is no reason not to answer the question."""
+    rows = [make_row("a", answers=[{"text": "never there", "answer_start": 0}]), make_row("b")]
+    file = write_file(tmp_path, "lines.jsonl", rows)
+    examples, rejections = read_examples(file, rules=NO_ANSWERS)
+    assert (examples["id"].to_pylist(), len(rejections)) == (["a", "b"], 0)
 
 
 def test_a_json_list_of_articles_is_read_too(tmp_path: Path) -> None:
