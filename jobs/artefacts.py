@@ -37,6 +37,7 @@ from qa_core.training import STATE_FILE
 
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
+ANALYSIS = "analysis.json"
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
 NOT_IN_MODEL = (STATE_FILE, ABOUT)
 # Settings that may change when a run is continued: they do not change what comes out.
@@ -98,10 +99,16 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def write_rejections(run: str, splits: Sequence[Prepared]) -> None:
+def write_rejections(run: str, splits: Sequence[Prepared]) -> pa.Table:
     """rejections.jsonl: every record that could not be used, with file, record and reason."""
-    tables = [read_rejections(prepared) for prepared in splits]
-    write_json_lines(join(run, "rejections.jsonl"), pa.concat_tables(tables).to_pylist())
+    table = pa.concat_tables([read_rejections(prepared) for prepared in splits])
+    write_json_lines(join(run, "rejections.jsonl"), table.to_pylist())
+    return table
+
+
+def write_analysis(run: str, analysis: Mapping[str, Any]) -> None:
+    """analysis.json: intervals, slices, calibration and the rest of `qa_core.analysis`."""
+    write_json(join(run, ANALYSIS), dict(analysis))
 
 
 def write_answers(run: str, prepared: Prepared, *, scoring: str, threshold: float | None) -> None:
@@ -168,10 +175,9 @@ def write_report(
     title: str,
     metrics: Mapping[str, Any],
     curve: Sequence[Mapping[str, Any]],
-    splits: Sequence[Prepared],
+    rejections: pa.Table,
 ) -> None:
     """report.html: scores, learning curve, rejections and settings on one self-contained page."""
-    rejections = pa.concat_tables([read_rejections(prepared) for prepared in splits])
     page = render_report(
         title=title,
         metrics=metrics,
@@ -183,8 +189,8 @@ def write_report(
 
 
 def _answer_shards(prepared: Prepared, scoring: str, threshold: float | None) -> Iterator[pa.Table]:
-    for shard in prepared.shards:
-        answers = read_table(shard_file(scoring, "answers", shard))
+    for piece in prepared.pieces:
+        answers = read_table(shard_file(scoring, "answers", piece.name))
         yield answers if threshold is None else apply_null_threshold(answers, threshold)
 
 

@@ -161,7 +161,7 @@ def check_workers(scaling: ScalingSettings) -> None:
 def count_scorers(*, use_gpu: bool) -> int:
     """Processes that can compute logits at once, with a GPU or else a CPU each, one at least.
 
-    One CPU stays free of them, where there are several, for the tasks that decode.
+    Those in use, by a training perhaps, do not count.
     """
     name = "GPU" if use_gpu else "CPU"
     count = int(available_resources().get(name, 0))
@@ -169,7 +169,8 @@ def count_scorers(*, use_gpu: bool) -> int:
         raise ResourceError(
             f"the cluster has no {name}", "scoring", f"one {name} at least", "start a node with one"
         )
-    return count if use_gpu else max(1, count - 1)
+    in_use = ray.cluster_resources().get(name, 0) - ray.available_resources().get(name, 0)
+    return max(1, int(count - in_use))
 
 
 def available_resources() -> dict[str, float]:

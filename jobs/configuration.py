@@ -29,10 +29,11 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Config = TypeVar("Config")
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+LanguageName = Literal["en", "es", "hi", "vi", "de", "ar", "zh"]
 
 
 @dataclass(frozen=True)
-class ColumnSettings:
+class QuestionColumns:
     """What the sources call their columns (in nested JSON: their keys); embedded: has our names."""
 
     id: str = "id"
@@ -43,6 +44,12 @@ class ColumnSettings:
     """The text with the answer in it."""
     question: str = "question"
     """The question."""
+
+
+@dataclass(frozen=True)
+class ColumnSettings(QuestionColumns):
+    """What the sources call their columns (in nested JSON: their keys); embedded: has our names."""
+
     answers: str = "answers"
     """Accepted answers with text and answer_start, as lists or as objects; empty: unanswerable."""
 
@@ -79,6 +86,25 @@ class DataSettings(DevSettings):
 
     train: str | list[str] = "embedded:train"
     """Source or list of sources to learn from."""
+
+
+@dataclass(frozen=True)
+class QuestionSettings:
+    """Which questions about which contexts to answer.
+
+    Needed of a record are its id, question and context (columns, or keys of JSON); title may be
+    there. Answers are not needed, and not looked at where they are there.
+    """
+
+    questions: str | list[str] | None = None
+    """Source or list of sources, of any kind that data.dev of the other jobs takes: a file (SQuAD
+    JSON, a JSON list of records, JSON lines, MRQA's among them, CSV, TSV or Parquet; the texts
+    also as .gz; a path or URI), a folder or glob of such files, a folder saved by `datasets`,
+    hub:NAME:SPLIT, or embedded:NAME."""
+    max_rejected_fraction: ClosedUnitInterval = 1.0
+    """The run stops when more than this part of the records cannot be used; by default the others
+    are answered, however few, for no score depends on those left out."""
+    columns: QuestionColumns = field(default_factory=QuestionColumns)
 
 
 @dataclass(frozen=True)
@@ -172,6 +198,17 @@ class DecodingSettings:
     """Tokens in an answer at most."""
     mode: Literal["exact", "reference"] = "exact"
     """exact: the best of all spans; reference: run_qa's search over n_best starts and ends."""
+    max_context: bool = False
+    """An answer begins only at a token that has no more context in another window, as in BERT's
+    run_squad."""
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """How answers are compared."""
+
+    language: LanguageName | None = None
+    """Compare by MLQA's rules for this language; null: by the official SQuAD scripts' rules."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +259,7 @@ class TrainConfig(RunSettings):
     train: TrainSettings = field(default_factory=TrainSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    scoring: ScoringSettings = field(default_factory=ScoringSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
@@ -245,17 +283,29 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig(RunSettings):
-    """Score a trained model on data.dev: predictions and official figures."""
+    """Score a trained model, or predictions made elsewhere, on data.dev."""
 
     run_name: str = "evaluation"
     """Names the run; the same name and settings continue it."""
     model: str = "runs/demo/model"
     """Folder, URI or Hub name of a model with a span head."""
+    predictions: str | None = None
+    """Score this JSON file (id to text, "" for no answer) instead; no model is loaded."""
+    null_odds: str | None = None
+    """JSON file (id to number; larger: no answer is likelier) to find the best thresholds of
+    predictions with."""
+    allow_missing: bool = False
+    """Score questions without a prediction as answered by nothing; false: such a file is an
+    error."""
+    compare: str | None = None
+    """Another predictions.json for the same questions: is the difference more than noise?"""
     data: DevSettings = field(default_factory=DevSettings)
-    max_length: PositiveInt | None = None
-    """Tokens in a window; null: what the model was trained with (else 384)."""
-    doc_stride: NonNegativeInt | None = None
-    """Tokens that neighbouring windows share; null: the model's (else 128)."""
+    max_length: PositiveInt | list[PositiveInt] | None = None
+    """Tokens in a window, or a list to compare; null: what the model was trained with (else
+    384)."""
+    doc_stride: NonNegativeInt | list[NonNegativeInt] | None = None
+    """Tokens that neighbouring windows share, or a list to compare; null: the model's (else
+    128)."""
     null_threshold: float | None = None
     """No answer where null_score - score exceeds it; null: the model's, found when it was
     trained; without one, best spans are given (v1.1) unless the data has unanswerable questions,
@@ -266,22 +316,48 @@ class EvaluateConfig(RunSettings):
     """Tokens in an answer at most; null: the model's (else 30)."""
     mode: Literal["exact", "reference"] | None = None
     """exact: the best of all spans; reference: run_qa's search; null: the model's (else exact)."""
+    max_context: bool | None = None
+    """An answer begins only where its token has the most context; null: the model's (else no)."""
+    scoring: ScoringSettings = field(default_factory=ScoringSettings)
     use_gpu: bool | None = None
     """Compute logits on GPUs; null: if the cluster has any."""
 
 
 @dataclass(frozen=True)
-class PredictConfig:
-    """Answer one question about one text."""
+class PredictConfig(RunSettings):
+    """Answer one question about one text (ask, context), or all of a data set (data.questions)."""
 
-    ask: str
-    """The question."""
-    context: str
+    ask: str | None = None
+    """A question."""
+    context: str | None = None
     """A UTF-8 text file with the answer in it; "-" for standard input."""
+    run_name: str = "answers"
+    """Names the run; the same name and settings continue it."""
+    data: QuestionSettings = field(default_factory=QuestionSettings)
     model: str = "runs/demo/model"
     """Folder, URI or Hub name of a model with a span head."""
     top_k: PositiveInt = 3
-    """Answers shown."""
+    """Answers shown, and listed as n_best of a question, the best one among them."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """Of the files of answers: JSON lines or Parquet, the same columns."""
+    max_length: PositiveInt | None = None
+    """Tokens in a window; null: what the model was trained with (else 384, or all it takes)."""
+    doc_stride: NonNegativeInt | None = None
+    """Tokens that neighbouring windows share; null: the model's (else 128, at most a third of
+    max_length)."""
+    null_threshold: float | None = None
+    """No answer where null_score - score exceeds it; null: the model's, found when it was trained;
+    without one, every question gets its best span (v1.1)."""
+    n_best: PositiveInt | None = None
+    """Candidates that probabilities are taken over; null: the model's (else 20)."""
+    max_answer_length: PositiveInt | None = None
+    """Tokens in an answer at most; null: the model's (else 30)."""
+    mode: Literal["exact", "reference"] | None = None
+    """exact: the best of all spans; reference: run_qa's search; null: the model's (else exact)."""
+    max_context: bool | None = None
+    """An answer begins only where its token has the most context; null: the model's (else no)."""
+    use_gpu: bool | None = None
+    """Compute logits of a data set on GPUs; null: if the cluster has any."""
 
 
 def parse_config(kind: type[Config], arguments: Sequence[str] | None = None) -> Config:

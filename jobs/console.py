@@ -47,6 +47,60 @@ def show_scores(metrics: Mapping[str, Any], title: str) -> None:
     console.print(table)
 
 
+def show_analysis(analysis: Mapping[str, Any]) -> None:
+    """How sure the scores are, and the largest differences between slices of the data."""
+    spans = [
+        f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in analysis["intervals"].items()
+    ]
+    console.print(f"95 % intervals (bootstrap): {', '.join(spans)}")
+    table = Table(title="By slice", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("of", "slice", "questions", "exact", "F1"):
+        table.add_column(name, justify="left" if name in ("of", "slice") else "right")
+    for name, rows in analysis["slices"].items():
+        for row in rows if len(rows) > 1 else ():
+            scores = (_number(row[score], 2) for score in ("exact", "f1"))
+            table.add_row(
+                name.replace("_", " "), escape(str(row["slice"])), str(row["total"]), *scores
+            )
+    console.print(table)
+    found = analysis.get("calibration", {})
+    if "before" in found:
+        errors = [100 * found[when]["error"] for when in ("before", "after")]
+        console.print(
+            f"Calibration: expected error {errors[0]:.1f} %, with temperature "
+            f"{found['temperature']:.2f} {errors[1]:.1f} %"
+        )
+
+
+def show_sizes(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Scores by window size, a line each; the best is marked."""
+    table = Table(title="Scores by max_length/doc_stride", title_justify="left")
+    for name in ("size", "questions", "windows", "tokens", "exact", "F1", ""):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['max_length']}/{row['doc_stride']}",
+            str(row["total"]),
+            str(row["num_windows"]),
+            _count(row["num_tokens"]),
+            _number(row["exact"], 2),
+            _number(row["f1"], 2),
+            "best" if row["is_best"] else "",
+        )
+    console.print(table)
+
+
+def show_difference(compared: Mapping[str, Any], other: str) -> None:
+    """Whether scores differ by more than noise from another run's."""
+    for name in ("exact", "f1"):
+        found = compared[name]
+        console.print(
+            f"{name} {found['ours']:.2f} against {found['other']:.2f} of {escape(other)}: "
+            f"{found['difference']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f}), "
+            f"{found['verdict']}"
+        )
+
+
 def warn(text: str) -> None:
     """A line that begins with the word warning."""
     console.print(f"[yellow]warning[/yellow]: {escape(text)}")
@@ -55,12 +109,12 @@ def warn(text: str) -> None:
 def show_prepared(name: str, prepared: Prepared, *, is_new: bool, seconds: float) -> None:
     """What a split comes to: a line, and others for what was left out or remarked on."""
     made = f"made in {seconds:.1f} s" if is_new else "found on storage"
-    console.print(
-        f"[bold]{name}[/bold]: {prepared.num_examples} questions "
-        f"({prepared.num_unanswerable} unanswerable), {prepared.num_features} windows, "
-        f"{prepared.num_tokens} tokens, {made}"
-    )
     plan, settings = prepared.plan, prepared.settings
+    answers = f" ({prepared.num_unanswerable} unanswerable)" if plan.num_answerable else ""
+    console.print(
+        f"[bold]{name}[/bold]: {prepared.num_examples} questions{answers}, "
+        f"{prepared.num_features} windows, {prepared.num_tokens} tokens, {made}"
+    )
     if prepared.num_features < plan.num_windows:
         console.print(
             f"  null windows sampled: {plan.num_windows - prepared.num_features} of "

@@ -1,16 +1,20 @@
-"""Evaluation: a trained model and a data set → predictions and official scores.
+"""Evaluation: a trained model, or predictions made elsewhere, and a data set → official scores.
 
 python -m jobs.evaluate --model runs/demo/model --data.dev dev.json --run_name dev-scores
+python -m jobs.evaluate --predictions predictions.json --data.dev dev.json --run_name theirs
+python -m jobs.evaluate --model runs/demo/model --max_length '[256, 384]' --doc_stride '[64, 128]'
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from jobs.artefacts import (
     begin_run,
     check_run,
+    write_analysis,
     write_answers,
     write_json,
     write_rejections,
@@ -25,94 +29,189 @@ from jobs.cluster import (
     run_job,
     wants_gpu,
 )
-from jobs.configuration import (
-    DecodingSettings,
-    EvaluateConfig,
-    FeatureSettings,
-    parse_config,
-)
-from jobs.console import show_scores
-from jobs.models import check_model, load_model_config, model_digest, resolve_model
+from jobs.configuration import EvaluateConfig, FeatureSettings, parse_config
+from jobs.console import show_analysis, show_scores, show_sizes, warn
+from jobs.given_predictions import compare_runs, evaluate_predictions
+from jobs.model_settings import decoding_settings, model_limit, stored_settings, window_settings
+from jobs.models import check_model, model_digest
 from jobs.prepare import find_split, input_digest, prepare_split
-from jobs.shard_scoring import score_prepared, summarize
-from qa_core.answering import SETTINGS_KEY
+from jobs.prepared import Prepared, check_not_empty, read_rejections
+from jobs.shard_scoring import Scored, score_prepared, summarize
+from qa_core.analysis import analyse
+from qa_core.errors import ConfigError, QAError
+from qa_core.scoring import given_scores
 from qa_core.storage import check_writable, join
 
 
+@dataclass(frozen=True)
+class SizeScores:
+    """What the model makes of the data, cut into windows of one size."""
+
+    prepared: Prepared
+    scored: Scored
+    metrics: dict[str, Any]
+    folder: str  # of its answers
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Score a model on data.dev."""
+    """Score a model, or a file of predictions, on data.dev."""
     started = time.monotonic()
     config = parse_config(EvaluateConfig, arguments)
-    storage_path = absolute_storage(config.storage_path)
+    check_asked(config)
     run = run_folder(config.storage_path, config.run_name)
+    if config.predictions is None:
+        evaluate_model(config, run)
+    else:
+        evaluate_predictions(config, run)
+    console.print(f"Results: {run}\nDone in {time.monotonic() - started:.0f} s.", markup=False)
+
+
+def check_asked(config: EvaluateConfig) -> None:
+    """Raise `ConfigError` for settings that would do nothing."""
+    if config.null_odds is not None and config.predictions is None:
+        raise ConfigError(
+            "null_odds without predictions",
+            where="null_odds",
+            expected="--predictions, the file they belong to (a model has odds of its own)",
+        )
+    if config.allow_missing and config.predictions is None and config.compare is None:
+        raise ConfigError(
+            "allow_missing without a file of predictions",
+            where="allow_missing",
+            expected="--predictions or --compare (a model answers every question)",
+        )
+
+
+def evaluate_model(config: EvaluateConfig, run: str) -> None:
+    """Score a model with the windows asked for; the best become the run's files."""
+    storage_path = absolute_storage(config.storage_path)
     split = find_split(config.data, "dev")
     stored = stored_settings(config.model)
-    features = window_settings(config, stored)
-    model = check_model(config.model, features)
+    model, sizes = check_sizes(
+        config.model, window_sizes(config, stored, model_limit(config.model))
+    )
     check_writable(run)
     inputs = {"dev": input_digest(split, model), "model": model_digest(model)}
     check_run(run, config, inputs)
     connect()
     use_gpu = wants_gpu(config.use_gpu)
     count_scorers(use_gpu=use_gpu)  # before any work
-    prepared = prepare_split(split, model, features, storage_path)
+    prepared = [prepare_split(split, model, size, storage_path) for size in sizes]
+    for one in prepared:
+        check_not_empty(one, "data.dev")
     begin_run(run, config, inputs)
-    write_rejections(run, [prepared])
-    scoring = join(run, "scoring")
     given = config.null_threshold
     threshold = stored.get("null_threshold") if given is None else given
+    found = [
+        score_size(config, model, one, run, stored=stored, threshold=threshold, use_gpu=use_gpu)
+        for one in prepared
+    ]
+    best = min(found, key=lambda one: (-one.metrics["f1"], one.prepared.num_tokens))
+    if len(found) > 1:
+        rows = [{**size_row(one), "is_best": one is best} for one in found]
+        write_json(join(run, "windows.json"), rows)
+        show_sizes(rows)
+    write_results(config, run, best)
+    console.print(threshold_origin(given, stored, best.metrics))
+    if config.compare is not None:
+        threshold = best.metrics.get("null_threshold")
+        scores = given_scores(best.scored.scores, null_threshold=threshold)
+        compare_runs(config, run, split, scores)
+
+
+def window_sizes(
+    config: EvaluateConfig, stored: dict[str, Any], limit: int | None
+) -> list[FeatureSettings]:
+    """The sizes of windows asked for: every max_length with every doc_stride."""
+    lengths, strides = (
+        value if isinstance(value, list) else [value]
+        for value in (config.max_length, config.doc_stride)
+    )
+    for name, values in (("max_length", lengths), ("doc_stride", strides)):
+        if not values:
+            raise ConfigError("an empty list", name, "one value at least, or null")
+    pairs = dict.fromkeys(product(lengths, strides))
+    return [window_settings(*pair, stored, limit=limit) for pair in pairs]
+
+
+def check_sizes(
+    name_or_path: str, sizes: Sequence[FeatureSettings]
+) -> tuple[str, list[FeatureSettings]]:
+    """The resolved model and those of `sizes` it can be used with; raises where there are none."""
+    possible, problems = [], []
+    for size in sizes:
+        try:
+            model = check_model(name_or_path, size)
+        except QAError as error:
+            problems.append(error)
+        else:
+            possible.append(size)
+    if not possible:
+        raise problems[0]
+    for problem in problems:
+        warn(f"left out: {problem}")
+    return model, possible
+
+
+def score_size(
+    config: EvaluateConfig,
+    model: str,
+    prepared: Prepared,
+    run: str,
+    *,
+    stored: dict[str, Any],
+    threshold: float | None,
+    use_gpu: bool,
+) -> SizeScores:
+    """The scores with windows of one size."""
+    size = prepared.settings
+    folder = join(run, "scoring", f"{size.max_length}-{size.doc_stride}")
     scored = score_prepared(
         model,
         prepared,
-        out_folder=scoring,
+        out_folder=folder,
         decoding=decoding_settings(config, stored),
+        language=config.scoring.language,
         has_null=prepared.has_unanswerable or threshold is not None,
         use_gpu=use_gpu,
     )
-    metrics = summarize(scored, prepared, threshold)
-    write_answers(run, prepared, scoring=scoring, threshold=metrics.get("null_threshold"))
+    return SizeScores(prepared, scored, summarize(scored, prepared, threshold), folder)
+
+
+def size_row(one: SizeScores) -> dict[str, Any]:
+    """A line of windows.json."""
+    size, plan = one.prepared.settings, one.prepared.plan
+    return {
+        "max_length": size.max_length,
+        "doc_stride": size.doc_stride,
+        "num_windows": plan.num_windows,
+        "num_tokens": plan.num_tokens,
+        "num_cut": plan.num_cut,
+        **one.metrics,
+    }
+
+
+def write_results(config: EvaluateConfig, run: str, best: SizeScores) -> None:
+    """The files of a run, and its scores on the terminal."""
+    metrics, prepared = best.metrics, best.prepared
+    threshold = metrics.get("null_threshold")
+    write_rejections(run, [prepared])
+    write_answers(run, prepared, scoring=best.folder, threshold=threshold)
+    analysis = analyse(best.scored.scores, best.scored.facts, null_threshold=threshold)
+    write_analysis(run, analysis)
     write_report(
         run,
         title=f"Evaluation {config.run_name}",
         metrics=metrics,
         curve=[],
-        splits=[prepared],
+        rejections=read_rejections(prepared),
     )
     write_json(join(run, "metrics.json"), metrics)
     show_scores(metrics, "Scores")
-    console.print(_threshold_origin(given, stored, metrics))
-    done = f"Results: {run}\nDone in {time.monotonic() - started:.0f} s."
-    console.print(done, markup=False)
+    show_analysis(analysis)
 
 
-def stored_settings(model: str) -> dict[str, Any]:
-    """Windows, decoding and null threshold stored with a model of ours; {} for others."""
-    config = load_model_config(resolve_model(model))
-    return dict(getattr(config, SETTINGS_KEY, None) or {})
-
-
-def window_settings(config: EvaluateConfig, stored: dict[str, Any]) -> FeatureSettings:
-    """Window sizes: as configured, else as the model was trained, else the defaults."""
-    default = FeatureSettings()
-    max_length, doc_stride = config.max_length, config.doc_stride
-    return FeatureSettings(
-        max_length=max_length or stored.get("max_length", default.max_length),
-        doc_stride=stored.get("doc_stride", default.doc_stride)
-        if doc_stride is None
-        else doc_stride,
-    )
-
-
-def decoding_settings(config: EvaluateConfig, stored: dict[str, Any]) -> DecodingSettings:
-    """How to decode: as configured, else as the model was scored in training, else the defaults."""
-    chosen = {}
-    for name, default in asdict(DecodingSettings()).items():
-        configured = getattr(config, name)
-        chosen[name] = stored.get(name, default) if configured is None else configured
-    return DecodingSettings(**chosen)
-
-
-def _threshold_origin(given: float | None, stored: dict[str, Any], metrics: dict[str, Any]) -> str:
+def threshold_origin(given: float | None, stored: dict[str, Any], metrics: dict[str, Any]) -> str:
     """In words, where the null threshold came from."""
     if "null_threshold" not in metrics:
         return "Null threshold: none; the best span is given for every question (v1.1)."

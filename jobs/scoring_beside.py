@@ -39,9 +39,7 @@ def score_remotely(task: TrainTask, facts: CheckpointFacts) -> dict[str, Any]:
     quiet_data(has_bars=False)
     # With every CPU in training, scoring waits for its end, however long that is.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
-    return score_checkpoint(
-        task.run, task.dev, facts, decoding=task.config.decoding, use_gpu=task.use_gpu
-    )
+    return score_checkpoint(task.run, task.dev, facts, config=task.config, use_gpu=task.use_gpu)
 
 
 class ScoringBeside:
@@ -150,9 +148,7 @@ def score_missing(task: TrainTask) -> None:
         is_counted = stop is None or facts.step <= stop
         if facts.is_scored and is_counted and not is_scored(task.run, facts):
             console.print(f"Scoring {escape(facts.name)} again")
-            score_checkpoint(
-                task.run, task.dev, facts, decoding=task.config.decoding, use_gpu=task.use_gpu
-            )
+            score_checkpoint(task.run, task.dev, facts, config=task.config, use_gpu=task.use_gpu)
 
 
 def stop_step(curve: Sequence[Mapping[str, Any]], patience: int | None) -> int | None:

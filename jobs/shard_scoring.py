@@ -1,7 +1,7 @@
 """Scoring a checkpoint on prepared data: logits on actors, decoding and scoring in remote tasks.
 
 One pipeline for the scores during training, the final evaluation and `jobs.evaluate`. Logits of
-one shard at a time travel from an actor to the task that decodes them; what comes back is a few
+one piece at a time travel from an actor to the task that decodes them; what comes back is a few
 numbers an example. Answers and scores are written below an output folder.
 """
 
@@ -17,22 +17,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
+from numpy.typing import NDArray
 
 from jobs.cluster import count_scorers
-from jobs.configuration import DecodingSettings
+from jobs.configuration import DecodingSettings, TrainConfig
 from jobs.models import local_model
-from jobs.prepared import Prepared, shard_windows
+from jobs.prepared import Piece, Prepared, piece_windows
 from jobs.token_store import cached_tokenizer, shard_file
 from qa_core.batching import PaddingRules, padding_rules
 from qa_core.checkpoints import CHECKPOINTS, CheckpointFacts
 from qa_core.decoding import decode_answers
+from qa_core.fast_cpu import keep_freed_memory
 from qa_core.inference import predict_logits, window_losses
+from qa_core.normalizing import Language
 from qa_core.scoring import (
     ExampleScores,
     find_null_threshold,
     score_answers,
     summarize_scores,
 )
+from qa_core.slices import FACTS, example_facts
 from qa_core.storage import (
     is_file,
     join,
@@ -47,28 +51,31 @@ from qa_core.training import load_model
 # One CPU scores: decoding takes a small part of what inference takes beside it.
 INFERENCE_CPUS = 0.75
 DECODING_CPUS = 0.25
+# Decoding and scoring take a hundredth of inference's time on a CPU, a few tenths on a GPU.
+ACTORS_PER_DECODING_TASK = 4
 SCORES = "scores.arrow"
 METRICS = "metrics.json"
 SCORING = "scoring"
 
 
-class ShardInference:
-    """An actor that holds a model and gives the logits of shards."""
+class PieceInference:
+    """An actor that holds a model and gives the logits of pieces of the data."""
 
     def __init__(
         self, model: str, *, prepared: Prepared, rules: PaddingRules, use_gpu: bool
     ) -> None:
         torch.set_num_threads(1)  # Ray runs one of these for every CPU
+        keep_freed_memory()
         self.device = torch.device("cuda" if use_gpu else "cpu")
         self.prepared = prepared
         self.model = load_checkpoint(model).to(self.device)
         self.rules = rules
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Start and end logits of a shard, one number a token, windows one after another."""
-        features = shard_windows(self.prepared, row["shard"]).features
+        """Start and end logits of a piece, one number a token, windows one after another."""
+        features = piece_windows(self.prepared, piece_of(row)).features
         start, end = predict_logits(self.model, features, rules=self.rules, device=self.device)
-        return {"shard": row["shard"], "start_logits": start, "end_logits": end}
+        return {**row, "start_logits": start, "end_logits": end}
 
 
 @dataclass(frozen=True)
@@ -76,16 +83,25 @@ class Scored:
     """What a model makes of all examples of a split."""
 
     scores: ExampleScores
+    facts: pa.Table  # `qa_core.slices.FACTS`, by id
     loss: float  # mean over windows, labelled with the first accepted answer
 
 
-def shard_logits(
-    model: str, prepared: Prepared, shards: Sequence[str], *, use_gpu: bool, num_actors: int
+def piece_of(row: dict[str, Any]) -> Piece:
+    """The piece that a row of `piece_logits` is of."""
+    return Piece(str(row["shard"]), int(row["first"]), int(row["stop"]))
+
+
+def piece_logits(
+    model: str, prepared: Prepared, pieces: Sequence[Piece], *, use_gpu: bool, num_actors: int
 ) -> ray.data.Dataset:
-    """Logits of shards (`ShardInference`), a row each, computed when they are read."""
-    rows = [{"shard": shard} for shard in shards]
+    """Logits of pieces, a row each: `start_logits`, `end_logits` and the fields of `Piece`.
+
+    They are computed (`PieceInference`) when they are read; the order of the rows is open.
+    """
+    rows = [asdict(piece) for piece in pieces]
     return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        ShardInference,
+        PieceInference,
         fn_constructor_args=(model,),
         fn_constructor_kwargs={
             "prepared": prepared,
@@ -102,17 +118,28 @@ def shard_logits(
     )
 
 
-def decode_shard(
-    row: dict[str, Any],
+def decoding_tasks(num_actors: int) -> ray.data.TaskPoolStrategy:
+    """Tasks at a time that decode what so many actors compute; more would only have to start."""
+    return ray.data.TaskPoolStrategy(size=max(1, num_actors // ACTORS_PER_DECODING_TASK))
+
+
+def decode_piece(
+    rows: dict[str, NDArray[Any]],
     *,
     prepared: Prepared,
     out_folder: str,
     decoding: DecodingSettings,
+    language: Language | None,
     has_null: bool,
-) -> list[dict[str, Any]]:
-    """Write a shard's answers; the scores of its examples and their windows' loss, a row each."""
-    shard = row["shard"]
-    windows = shard_windows(prepared, shard)
+) -> pa.Table:
+    """Write a piece's answers; its examples by id, a row each.
+
+    A row has the fields of `ExampleScores`, the loss of the example's windows (`loss_sum` and
+    `loss_count`) and its `qa_core.slices.FACTS`.
+    """
+    row = {name: column[0] for name, column in rows.items()}
+    piece = piece_of(row)
+    windows = piece_windows(prepared, piece)
     examples, features = windows.examples, windows.features
     start, end = (np.asarray(row[name]) for name in ("start_logits", "end_logits"))
     answers = decode_answers(
@@ -124,12 +151,24 @@ def decode_shard(
         # Best spans now, the null answer among the candidates; the threshold comes when known.
         null_threshold=float("inf") if has_null else None,
     )
-    write_table(shard_file(out_folder, "answers", shard), answers)
-    scores = scores_table(score_answers(answers, examples))  # by id
+    write_table(shard_file(out_folder, "answers", piece.name), answers)
+    scores = scores_table(score_answers(answers, examples, language=language))  # by id
     losses = pa.table({"ids": features["example_id"], "loss": window_losses(features, start, end)})
     by_id = losses.group_by("ids").aggregate([("loss", "sum"), ("loss", "count")]).sort_by("ids")
-    rows: list[dict[str, Any]] = scores.join(by_id, "ids").sort_by("ids").to_pylist()
-    return rows
+    example = windows.planned.windows.example
+    facts = example_facts(
+        answers,
+        examples,
+        num_windows=np.bincount(example, minlength=len(examples)),
+        context_tokens=windows.encoded.context_lengths,
+        language=language,
+    ).sort_by("id")
+    columns = {**_columns(scores), **_columns(by_id), **_columns(facts)}
+    return pa.table(columns)
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def score_prepared(
@@ -138,32 +177,32 @@ def score_prepared(
     *,
     out_folder: str,
     decoding: DecodingSettings,
+    language: Language | None,
     has_null: bool,
     use_gpu: bool,
 ) -> Scored:
     """Scores and loss of `model` on all examples; found on storage where they were made before.
 
     Runs on as many actors as there are CPUs (or GPUs) free for them. `has_null`: the null answer
-    is one of the candidates.
+    is one of the candidates. What comes back is a few hundred bytes an example.
     """
     done = join(out_folder, SCORES)
     if is_file(done):
-        return scored_from_table(read_table(done))
-    logits = shard_logits(
-        model,
-        prepared,
-        prepared.shards,
-        use_gpu=use_gpu,
-        num_actors=count_scorers(use_gpu=use_gpu),
-    )
-    scored = logits.flat_map(
+        return load_scored(out_folder)
+    num_actors = count_scorers(use_gpu=use_gpu)
+    logits = piece_logits(model, prepared, prepared.pieces, use_gpu=use_gpu, num_actors=num_actors)
+    scored = logits.map_batches(
         partial(
-            decode_shard,
+            decode_piece,
             prepared=prepared,
             out_folder=out_folder,
             decoding=decoding,
+            language=language,
             has_null=has_null,
         ),
+        batch_size=1,
+        batch_format="numpy",
+        compute=decoding_tasks(num_actors),
         num_cpus=DECODING_CPUS,
     )
     tables = list(scored.iter_batches(batch_size=None, batch_format="pyarrow"))
@@ -182,12 +221,17 @@ def summarize(scored: Scored, prepared: Prepared, threshold: float | None) -> di
     return summary | {"null_threshold": null_threshold, "eval_loss": scored.loss}
 
 
+def load_scored(folder: str) -> Scored:
+    """What `score_prepared` left in a folder."""
+    return scored_from_table(read_table(join(folder, SCORES)))
+
+
 def score_checkpoint(
     run: str,
     prepared: Prepared,
     facts: CheckpointFacts,
     *,
-    decoding: DecodingSettings,
+    config: TrainConfig,
     use_gpu: bool,
 ) -> dict[str, Any]:
     """The figures of one of a training's checkpoints.
@@ -199,7 +243,8 @@ def score_checkpoint(
         join(run, CHECKPOINTS, facts.name),
         prepared,
         out_folder=out_folder,
-        decoding=decoding,
+        decoding=config.decoding,
+        language=config.scoring.language,
         has_null=prepared.has_unanswerable,
         use_gpu=use_gpu,
     )
@@ -229,4 +274,6 @@ def scored_from_table(table: pa.Table) -> Scored:
     """The rows of all shards, sorted by id, as what they say together."""
     scores = ExampleScores(**{f.name: table[f.name].to_numpy() for f in fields(ExampleScores)})
     num_windows = int(pc.sum(table["loss_count"]).as_py())
-    return Scored(scores, math.fsum(table["loss_sum"].to_pylist()) / num_windows)
+    return Scored(
+        scores, table.select(FACTS.names), math.fsum(table["loss_sum"].to_pylist()) / num_windows
+    )

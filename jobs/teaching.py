@@ -1,6 +1,6 @@
 """A teacher's logits of the training windows: computed once, kept beside the tokens, read by all.
 
-`teacher-DIGEST/` in the folder of the tokens holds a table a shard: `start_logits` and
+`teacher-DIGEST/` in the folder of the tokens holds a table a piece of a shard: `start_logits` and
 `end_logits`, one number a token, windows one after another. The digest is of the teacher's
 content and of the windows' sizes.
 """
@@ -18,7 +18,7 @@ from jobs.cluster import console, count_scorers
 from jobs.configuration import TrainConfig
 from jobs.models import check_model, local_model, model_digest
 from jobs.prepared import Prepared
-from jobs.shard_scoring import shard_logits
+from jobs.shard_scoring import piece_logits, piece_of
 from jobs.token_shards import digest_text
 from jobs.token_store import shard_file
 from qa_core.errors import ModelError
@@ -38,11 +38,11 @@ def find_teacher(config: TrainConfig, train: Prepared, *, use_gpu: bool) -> str 
     check_tokenizer(teacher, train.store.tokenizer)
     digest = digest_text(json.dumps([model_digest(teacher), asdict(train.settings)]))
     folder = join(train.folder, f"teacher-{int(digest[0]) % 2**64:016x}")
-    missing = [s for s in train.shards if not is_file(shard_file(folder, "logits", s))]
+    missing = [p for p in train.pieces if not is_file(shard_file(folder, "logits", p.name))]
     if missing:
-        console.print(f"Computing the teacher's logits of {len(missing)} shard(s)")
+        console.print(f"Computing the teacher's logits of {len(missing)} piece(s) of the data")
         write = partial(write_logits, folder=folder)
-        logits = shard_logits(
+        logits = piece_logits(
             teacher,
             train,
             missing,
@@ -66,16 +66,22 @@ def check_tokenizer(teacher: str, tokenizer: str) -> None:
 
 
 def write_logits(row: dict[str, Any], *, folder: str) -> dict[str, Any]:
-    """Keep the logits of one shard; its name."""
+    """Keep the logits of one piece; its name."""
     columns = {name: pa.array(np.asarray(row[name], np.float32)) for name in LOGITS}
-    write_table(shard_file(folder, "logits", row["shard"]), pa.table(columns))
-    return {"shard": row["shard"]}
+    piece = piece_of(row)
+    write_table(shard_file(folder, "logits", piece.name), pa.table(columns))
+    return {"piece": piece.name}
 
 
 def teacher_blocks(
     blocks: Iterator[WindowBlock], train: Prepared, folder: str
 ) -> Iterator[WindowBlock]:
     """The blocks with the teacher's logits of their windows."""
+    names: dict[str, list[str]] = {shard: [] for shard in train.shards}
+    for piece in train.pieces:
+        names[piece.shard].append(piece.name)
+    nothing = pa.table({name: pa.array([], pa.float32()) for name in LOGITS})
     for shard, block in zip(train.shards, blocks, strict=True):
-        table = read_table(shard_file(folder, "logits", shard))
+        tables = [read_table(shard_file(folder, "logits", name)) for name in names[shard]]
+        table = pa.concat_tables([nothing, *tables])
         yield replace(block, teacher=tuple(table[name].to_numpy() for name in LOGITS))

@@ -13,14 +13,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from rich.markup import escape
 
 from jobs.artefacts import (
+    ANALYSIS,
     begin_run,
     check_run,
     save_model,
+    write_analysis,
     write_answers,
     write_json,
     write_rejections,
@@ -36,7 +39,7 @@ from jobs.cluster import (
     wants_gpu,
 )
 from jobs.configuration import TrainConfig, parse_config
-from jobs.console import show_curve, show_scores
+from jobs.console import show_analysis, show_curve, show_scores
 from jobs.models import check_model, model_digest
 from jobs.prepare import (
     SPLITS,
@@ -45,12 +48,14 @@ from jobs.prepare import (
     prepare_split,
     warn_shared_contexts,
 )
+from jobs.prepared import read_rejections
 from jobs.scoring_beside import ScoringBeside, score_missing, stopped_at
-from jobs.shard_scoring import METRICS, SCORING, read_curve
+from jobs.shard_scoring import METRICS, SCORING, load_scored, read_curve
 from jobs.teaching import find_teacher
 from jobs.token_pipeline import Split
 from jobs.tracking import Trackers, check_trackers
 from jobs.training_worker import TrainTask, batch_size, train_worker
+from qa_core.analysis import analyse
 from qa_core.batch_plan import check_budget, check_ranks
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints, read_history, step_name
 from qa_core.errors import QAError
@@ -161,6 +166,8 @@ def finish(task: TrainTask) -> None:
     name = step_name(place["best_step"])
     threshold = metrics.get("null_threshold")
     write_answers(run, task.dev, scoring=join(run, SCORING, name), threshold=threshold)
+    scored = load_scored(join(run, SCORING, name))
+    write_analysis(run, analyse(scored.scores, scored.facts, null_threshold=threshold))
     save_model(
         run,
         checkpoint=join(run, CHECKPOINTS, name),
@@ -174,7 +181,7 @@ def finish(task: TrainTask) -> None:
         title=f"Run {config.run_name}",
         metrics=metrics,
         curve=curve,
-        splits=(task.train, task.dev),
+        rejections=pa.concat_tables(read_rejections(one) for one in (task.train, task.dev)),
     )
     write_json(join(run, METRICS), {**metrics, **place})
 
@@ -220,6 +227,7 @@ def show_results(run: str) -> None:
     metrics = json.loads(read_bytes(join(run, METRICS)))
     show_curve(curve)
     show_scores(metrics, "Best checkpoint on the dev data")
+    show_analysis(json.loads(read_bytes(join(run, ANALYSIS))))
     untrained = [row["f1"] for row in curve if row["epoch"] == 0]
     if untrained and untrained[0] is not None:
         console.print(

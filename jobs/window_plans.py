@@ -11,14 +11,16 @@ import pyarrow as pa
 import ray
 
 from jobs.configuration import FeatureSettings
-from jobs.prepared import Prepared, make_windows
+from jobs.prepared import Piece, Prepared, make_windows
 from jobs.token_store import TokenStore, read_shard, with_tuples
 from qa_core.features import EncodedExamples, find_unfit, roomless_detail
 from qa_core.planning import WindowPlan, merge_plans, plan_examples
 from qa_core.reading import reject_rows
 from qa_core.token_tables import plain_examples
+from qa_core.windowing import split_rows
 
 ROOMLESS = "question leaves no room"
+TOKENS_PER_PIECE = 2**20  # 30 MB of features and logits; a shard of usual passages has a tenth
 
 
 def plan_windows(store: TokenStore, sizes: Sequence[FeatureSettings]) -> list[WindowPlan]:
@@ -30,7 +32,8 @@ def plan_windows(store: TokenStore, sizes: Sequence[FeatureSettings]) -> list[Wi
 
 def count_windows(store: TokenStore, settings: FeatureSettings) -> Prepared:
     """The store cut into windows of these sizes: what that gives, over all shards."""
-    rows = map_shards(store, partial(_count_shard, store=store, settings=settings))
+    count = partial(_count_shard, store=store, settings=settings, tokens_per_piece=TOKENS_PER_PIECE)
+    rows = map_shards(store, count)
     counted = [json.loads(row["counts"]) for row in rows]
     names = ("num_unanswerable", "num_features", "num_tokens")
     return Prepared(
@@ -39,6 +42,11 @@ def count_windows(store: TokenStore, settings: FeatureSettings) -> Prepared:
         plan=merge_plans([WindowPlan(**with_tuples(counts["plan"])) for counts in counted]),
         longest=max((counts["longest"] for counts in counted), default=0),
         roomless=tuple(row for counts in counted for row in counts["roomless"]),
+        pieces=tuple(
+            Piece(row["shard"], *piece)
+            for row, counts in zip(rows, counted, strict=True)
+            for piece in counts["pieces"]
+        ),
         **{name: sum(counts[name] for counts in counted) for name in names},
     )
 
@@ -61,17 +69,20 @@ def _plan_shard(
 
 
 def _count_shard(
-    row: dict[str, Any], *, store: TokenStore, settings: FeatureSettings
+    row: dict[str, Any], *, store: TokenStore, settings: FeatureSettings, tokens_per_piece: int
 ) -> dict[str, Any]:
     stored, encoded = read_shard(store, row["shard"])
     windows = make_windows(stored, encoded, settings)
+    example, lengths = windows.planned.windows.example, windows.planned.layout.length
+    tokens = np.bincount(example, weights=lengths, minlength=len(windows.stored))
     counts = {
         "plan": asdict(_plan(plain_examples(stored), encoded, settings)),
         "num_unanswerable": int(np.sum(windows.encoded.spans.counts == 0)),
-        "num_features": len(windows.planned.layout.length),
-        "num_tokens": int(windows.planned.layout.length.sum()),
-        "longest": int(windows.planned.layout.length.max(initial=0)),
+        "num_features": len(lengths),
+        "num_tokens": int(lengths.sum()),
+        "longest": int(lengths.max(initial=0)),
         "roomless": _reject_roomless(stored, encoded, settings),
+        "pieces": split_rows(tokens.astype(np.int64), most=tokens_per_piece),
     }
     return {"shard": row["shard"], "counts": json.dumps(counts)}
 

@@ -67,6 +67,24 @@ def find_roomless(
     return np.flatnonzero((context_lengths > room) & (room <= max(doc_stride, 0)))
 
 
+def split_rows(sizes: NDArray[np.int64], *, most: int) -> list[tuple[int, int]]:
+    """Half-open ranges of rows, in order, of a size of at most `most` together.
+
+    A row that is larger is a range of its own.
+
+    >>> split_rows(np.array([2, 3, 9, 1]), most=5)
+    [(0, 2), (2, 3), (3, 4)]
+    """
+    ends = np.cumsum(sizes)
+    ranges, first = [], 0
+    while first < len(sizes):
+        before = int(ends[first - 1]) if first else 0
+        stop = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        ranges.append((first, stop))
+        first = stop
+    return ranges
+
+
 def plan_windows(
     question_lengths: NDArray[np.int64],
     context_lengths: NDArray[np.int64],

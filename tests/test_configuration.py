@@ -42,6 +42,17 @@ def test_a_written_configuration_is_read_back(
     assert as_list(kind().data.dev) == ["embedded:dev"]
 
 
+def test_a_written_configuration_of_predict_is_read_back(tmp_path: Path) -> None:
+    """Questions have columns of their own, answers not among them."""
+    config = parse_config(
+        PredictConfig, ["--data.questions=[a.csv, b.csv]", "--data.columns.question=query"]
+    )
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    assert parse_config(PredictConfig, [f"--config={file}"]) == config
+    assert (*asdict(config.data.columns), "answers") == COLUMNS
+
+
 @pytest.mark.parametrize(
     ("given", "nearest"),
     [
@@ -105,12 +116,6 @@ def test_columns_and_repairs_are_settings_of_the_data(
     file = tmp_path / "config.yaml"
     file.write_text(dump_config(config), encoding="utf-8")
     assert parse_config(kind, [f"--config={file}"]) == config
-
-
-def test_required_settings_are_named() -> None:
-    """predict cannot guess a question."""
-    with pytest.raises(ConfigError, match="ask, context"):
-        parse_config(PredictConfig, [])
 
 
 def test_every_key_has_a_default_a_type_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ TOP = Path(__file__).parent.parent
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 ARTEFACTS = {
+    "analysis.json",
     "checkpoints",
     "config.yaml",
     "history",
