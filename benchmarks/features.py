@@ -26,10 +26,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 from jsonargparse import auto_cli
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.figures import alternate, ratio, write_figures
+from benchmarks.figures import alternate, ratio, show_figures, write_figures
 from benchmarks.memory import compare_memory
 from benchmarks.notebook_features import map_features, notebook_dataset
 from benchmarks.repeated_data import write_repeated
@@ -49,7 +47,6 @@ from qa_core.tokenizing import PairEncoder, load_tokenizer
 
 SIZES = (384, 128)
 SWEEP = list(product((256, 320, 384), (32, 64, 96)))
-console = Console()
 
 
 def main(
@@ -85,7 +82,7 @@ def main(
         figures |= compare_through_ray(data, model, ray_questions, ray_alternations)
     if memory_questions:
         figures |= compare_memory(data, memory_questions // 10, memory_questions)
-    show(figures)
+    show_figures("Features", figures)
     write_figures(json, figures)
 
 
@@ -282,16 +279,6 @@ def local_cluster() -> Iterator[float]:
         yield perf_counter() - started
     finally:
         ray.shutdown()
-
-
-def show(figures: dict[str, Any]) -> None:
-    """The figures, a line each."""
-    table = Table(title="Features", title_justify="left", show_header=False)
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -13,18 +13,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "pyarrow", "numpy")
 
 
-def alternate(count: int, *runs: Callable[[], Any]) -> list[list[float]]:
+def alternate(
+    count: int, *runs: Callable[[], Any], clock: Callable[[], float] = perf_counter
+) -> list[list[float]]:
     """Seconds of each of `runs`, which take turns `count` times, in changing order."""
     seconds: list[list[float]] = [[] for _ in runs]
     for turn in range(count):
         order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
         for number in order:
-            started = perf_counter()
+            started = clock()
             runs[number]()
-            seconds[number].append(perf_counter() - started)
+            seconds[number].append(clock() - started)
     return seconds
 
 
@@ -36,6 +41,16 @@ def ratio(peer: Sequence[float], ours: Sequence[float], name: str) -> dict[str, 
         f"{name}_smallest": min(ratios),
         f"{name}_largest": max(ratios),
     }
+
+
+def show_figures(title: str, figures: Mapping[str, Any]) -> None:
+    """The figures in a table, a line each."""
+    table = Table(title=title, title_justify="left", show_header=False, min_width=len(title) + 2)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
 
 
 def write_figures(file: str | None, figures: Mapping[str, Any]) -> None:

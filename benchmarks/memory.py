@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,21 @@ def main(
     write_figures(json, figures)
 
 
-def compare_memory(data: str, small: int, large: int) -> dict[str, Any]:
-    """Peaks, times and growth."""
+def measure_prepare(file: Path, folder: str) -> dict[str, float]:
+    """Peaks and seconds while the file is prepared."""
+    return peak_memory(
+        *("jobs.prepare", f"--data.train={file}", "--data.dev=embedded:handwritten"),
+        f"--storage_path={folder}/store",
+    )
+
+
+def compare_memory(
+    data: str,
+    small: int,
+    large: int,
+    measure: Callable[[Path, str], dict[str, float]] = measure_prepare,
+) -> dict[str, Any]:
+    """Peaks, times and growth of what `measure` runs with a file and a folder to write in."""
     figures: dict[str, Any] = {}
     for name, num_questions in (("small", small), ("large", large)):
         with tempfile.TemporaryDirectory() as folder:
@@ -63,13 +76,10 @@ def compare_memory(data: str, small: int, large: int) -> dict[str, Any]:
     return figures
 
 
-def measure(file: Path, folder: str) -> dict[str, float]:
-    """Peak bytes of the driver and of all processes while the file is prepared, and seconds."""
+def peak_memory(module: str, *arguments: str) -> dict[str, float]:
+    """Peak bytes of the driver and of all processes while a job runs on a new Ray, and seconds."""
     with ray_head() as (head, address):
-        command = [
-            *(sys.executable, "-m", "jobs.prepare", f"--data.train={file}"),
-            *("--data.dev=embedded:handwritten", f"--storage_path={folder}/store"),
-        ]
+        command = [sys.executable, "-m", module, *arguments]
         started = time.monotonic()
         driver = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address})
         peaks = {"driver_peak": 0, "all_peak": 0}
@@ -80,7 +90,7 @@ def measure(file: Path, folder: str) -> dict[str, float]:
             peaks = {name: max(peaks[name], now[name]) for name in peaks}
             time.sleep(SECONDS_BETWEEN_LOOKS)
         if driver.returncode:
-            raise RuntimeError(f"jobs.prepare ended with {driver.returncode}")
+            raise RuntimeError(f"{module} ended with {driver.returncode}")
         return {**peaks, "seconds": time.monotonic() - started}
 
 

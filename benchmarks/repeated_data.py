@@ -1,14 +1,21 @@
-"""Data of any size made from real data: fresh ids, the words of each context shuffled.
+"""Data of any size made from real data.
 
-So distinct texts stay distinct, with the lengths of the real ones. Answers are runs of one to
-five words of the shuffled context. Seeded; questions stay as they are but for a number in front.
+`write_repeated`: fresh ids, the words of each context shuffled, so that distinct texts stay
+distinct, with the lengths of the real ones. Answers are runs of one to five words of the shuffled
+context. Seeded; questions stay as they are but for a number in front.
+`take_repeated`: the same texts again under fresh ids.
 """
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from qa_core.sources import load_embedded
 
@@ -32,6 +39,20 @@ def write_repeated(source: str, target: Path, num_questions: int, *, seed: int =
             if done >= num_questions:
                 break
         stream.write("]}")
+
+
+def take_repeated(examples: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """The examples at `rows`, in that order; one that comes again has a new id.
+
+    Of ["a", "b"] the rows [0, 1, 0] have the ids a, b, a#1.
+    """
+    taken = examples.take(pa.array(rows))
+    seen: Counter[int] = Counter()
+    ids = []
+    for row, example_id in zip(rows.tolist(), taken["id"].to_pylist(), strict=True):
+        ids.append(f"{example_id}#{seen[row]}" if seen[row] else example_id)
+        seen[row] += 1
+    return taken.set_column(taken.schema.get_field_index("id"), "id", pa.array(ids, pa.string()))
 
 
 def _paragraphs(document: Any) -> Iterator[tuple[str, list[str]]]:

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.configuration import EvaluateConfig, PrepareConfig, TrainConfig, valid_keys
+from jobs.configuration import (
+    EvaluateConfig,
+    PredictConfig,
+    PrepareConfig,
+    TrainConfig,
+    valid_keys,
+)
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -44,7 +50,9 @@ def test_tree_names_every_file_and_no_other() -> None:
 def test_keys_in_the_readme_exist() -> None:
     """A renamed setting cannot stay behind in the README."""
     known = {
-        key for kind in (TrainConfig, EvaluateConfig, PrepareConfig) for key in valid_keys(kind)
+        key
+        for kind in (TrainConfig, EvaluateConfig, PrepareConfig, PredictConfig)
+        for key in valid_keys(kind)
     }
     named = set(
         re.findall(r"--((?:data|model|features|train|decoding|scaling|tracking)(?:\.\w+)+)", README)
