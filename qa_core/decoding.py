@@ -131,12 +131,21 @@ def _order_windows(
     return ScoredWindows(
         example_splits=splits_of(per_example),
         splits=splits_of(lengths[order]),
-        # Copies, which can be written: the loops would be compiled again for arrays that cannot.
-        start_logits=np.array(start_logits, np.float32),
-        end_logits=np.array(end_logits, np.float32),
-        offsets=np.array(offsets, np.int32),
+        start_logits=_read_only(start_logits, np.float32),
+        end_logits=_read_only(end_logits, np.float32),
+        offsets=_read_only(offsets, np.int32),
         null_scores=nulls[order].astype(np.float32),
     )
+
+
+def _read_only(values: NDArray[Any], kind: type) -> NDArray[Any]:
+    """The values as an array that cannot be written, whether they could be or not.
+
+    Arrow's arrays cannot; the loops would be compiled once more for those that can.
+    """
+    view: NDArray[Any] = np.ascontiguousarray(values, kind).view()
+    view.flags.writeable = False
+    return view
 
 
 def _example_rows(features: pa.Table, examples: pa.Table) -> NDArray[np.int64]:
@@ -294,9 +303,9 @@ def _slices(
     whole = contexts.cast(pa.large_string()).combine_chunks()
     _, offsets, content = whole.buffers()
     context_splits = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
-    text = np.array(np.frombuffer(content or b"", np.uint8))  # a copy, as in `_order_windows`
+    text = _read_only(np.frombuffer(content or b"", np.uint8), np.uint8)
     places = np.empty((len(spans), 2), np.int64)  # bytes
-    span_kernels.span_bytes(text, np.array(context_splits), splits, spans, places)
+    span_kernels.span_bytes(text, _read_only(context_splits, np.int64), splits, spans, places)
     ends = splits_of(places[:, 1] - places[:, 0])
     found = np.empty(ends[-1], np.uint8)
     span_kernels.copy_bytes(text, places, found)
