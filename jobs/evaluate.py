@@ -32,10 +32,17 @@ from jobs.cluster import (
 from jobs.configuration import EvaluateConfig, FeatureSettings, parse_config
 from jobs.console import show_analysis, show_scores, show_sizes, warn
 from jobs.given_predictions import compare_runs, evaluate_predictions
-from jobs.model_settings import decoding_settings, model_limit, stored_settings, window_settings
+from jobs.model_settings import (
+    decoding_settings,
+    model_limit,
+    stored_settings,
+    threshold_setting,
+    threshold_words,
+    window_settings,
+)
 from jobs.models import check_model, model_digest
 from jobs.prepare import find_split, input_digest, prepare_split
-from jobs.prepared import Prepared, check_not_empty, read_rejections
+from jobs.prepared import Prepared, check_not_empty
 from jobs.shard_scoring import Scored, score_prepared, summarize
 from qa_core.analysis import analyse
 from qa_core.errors import ConfigError, QAError
@@ -100,8 +107,7 @@ def evaluate_model(config: EvaluateConfig, run: str) -> None:
     for one in prepared:
         check_not_empty(one, "data.dev")
     begin_run(run, config, inputs)
-    given = config.null_threshold
-    threshold = stored.get("null_threshold") if given is None else given
+    threshold, origin = threshold_setting(config, stored)
     found = [
         score_size(config, model, one, run, stored=stored, threshold=threshold, use_gpu=use_gpu)
         for one in prepared
@@ -112,10 +118,12 @@ def evaluate_model(config: EvaluateConfig, run: str) -> None:
         write_json(join(run, "windows.json"), rows)
         show_sizes(rows)
     write_results(config, run, best)
-    console.print(threshold_origin(given, stored, best.metrics))
+    used = best.metrics.get("null_threshold")
+    if threshold is None and used is not None:
+        origin = "found on this data for the best F1 (the model has none)"
+    console.print(threshold_words(used, origin), markup=False)
     if config.compare is not None:
-        threshold = best.metrics.get("null_threshold")
-        scores = given_scores(best.scored.scores, null_threshold=threshold)
+        scores = given_scores(best.scored.scores, null_threshold=used)
         compare_runs(config, run, split, scores)
 
 
@@ -195,7 +203,7 @@ def write_results(config: EvaluateConfig, run: str, best: SizeScores) -> None:
     """The files of a run, and its scores on the terminal."""
     metrics, prepared = best.metrics, best.prepared
     threshold = metrics.get("null_threshold")
-    write_rejections(run, [prepared])
+    rejections = write_rejections(run, [prepared])
     write_answers(run, prepared, scoring=best.folder, threshold=threshold)
     analysis = analyse(best.scored.scores, best.scored.facts, null_threshold=threshold)
     write_analysis(run, analysis)
@@ -204,23 +212,11 @@ def write_results(config: EvaluateConfig, run: str, best: SizeScores) -> None:
         title=f"Evaluation {config.run_name}",
         metrics=metrics,
         curve=[],
-        rejections=read_rejections(prepared),
+        rejections=rejections,
     )
     write_json(join(run, "metrics.json"), metrics)
     show_scores(metrics, "Scores")
     show_analysis(analysis)
-
-
-def threshold_origin(given: float | None, stored: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """In words, where the null threshold came from."""
-    if "null_threshold" not in metrics:
-        return "Null threshold: none; the best span is given for every question (v1.1)."
-    origin = "found on this data for the best F1 (the model has none)"
-    if stored.get("null_threshold") is not None:
-        origin = "stored with the model"
-    if given is not None:
-        origin = "as configured"
-    return f"Null threshold: {metrics['null_threshold']:.4g}, {origin}."
 
 
 if __name__ == "__main__":

@@ -65,3 +65,8 @@ def threshold_setting(
     if stored.get("null_threshold") is not None:
         return float(stored["null_threshold"]), "stored with the model"
     return None, "none is stored or configured; every question gets the best span (v1.1)"
+
+
+def threshold_words(threshold: float | None, origin: str) -> str:
+    """What a job says of the null threshold it uses."""
+    return f"Null threshold: {'none' if threshold is None else f'{threshold:.4g}'}, {origin}."

@@ -10,6 +10,7 @@ again answers what is missing.
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.table import Table
 from rich.text import Text
@@ -33,12 +34,13 @@ from jobs.cluster import (
     run_job,
     wants_gpu,
 )
-from jobs.configuration import PredictConfig, parse_config
+from jobs.configuration import DecodingSettings, PredictConfig, parse_config
 from jobs.model_settings import (
     decoding_settings,
     model_limit,
     stored_settings,
     threshold_setting,
+    threshold_words,
     window_settings,
 )
 from jobs.models import check_model, local_model, model_digest, resolve_model
@@ -50,7 +52,7 @@ from qa_core.storage import check_writable, join, read_bytes
 
 QUESTIONS = "questions"
 # Settings that the Answerer takes in place of those stored with a model.
-STORED = ("max_length", "doc_stride", "n_best", "max_answer_length", "mode", "null_threshold")
+STORED = ("max_length", "doc_stride", "null_threshold", *asdict(DecodingSettings()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,6 +88,7 @@ def answer_typed(config: PredictConfig) -> None:
     disable_progress_bar()  # of the weights, which load in a blink
     answerer = Answerer.from_pretrained(local_model(resolve_model(config.model)))
     configured = {name: getattr(config, name) for name in STORED}
+    threshold = threshold_words(*threshold_setting(config, answerer.settings))
     answerer.settings |= {name: v for name, v in configured.items() if v is not None}
     found = answerer(question=config.ask, context=context, top_k=max(2, config.top_k))
     table = Table(title=Text(config.ask), title_justify="left")  # Text: no markup is read
@@ -97,6 +100,7 @@ def answer_typed(config: PredictConfig) -> None:
         text = "(no answer in the text)" if is_null else answer["answer"]
         table.add_row(Text(text), f"{answer['score']:.3f}", characters)
     console.print(table)
+    console.print(threshold, markup=False)
 
 
 def read_context(path: str) -> str:
@@ -129,7 +133,7 @@ def answer_data(config: PredictConfig) -> None:
     begin_run(run, config, inputs)
     write_rejections(run, [prepared])
     threshold, origin = threshold_setting(config, stored)
-    console.print(f"Null threshold: {_number(threshold)}, {origin}.", markup=False)
+    console.print(threshold_words(threshold, origin), markup=False)
     rules = AnswerRules(decoding_settings(config, stored), threshold, config.top_k)
     files = AnswerFiles(join(run, "answers"), config.format)
     counts = answer_missing(model, prepared, files=files, rules=rules, use_gpu=use_gpu)
@@ -160,10 +164,6 @@ def show_counts(counts: AnswerCounts, prepared: Prepared, *, run: str, folder: s
         listed_in = join(run, "rejections.jsonl")
         lines += [f"{prepared.num_rejected} records could not be used: {listed_in}"]
     console.print("\n".join(lines), markup=False)
-
-
-def _number(threshold: float | None) -> str:
-    return "none" if threshold is None else f"{threshold:.4g}"
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def window_losses(
     Logits as `predict_logits` gives them; labels as the features have them. The loss of a
     training on first accepted answers, without weights.
     """
-    splits = np.concatenate([[0], np.cumsum(feature_lengths(features))])
+    splits = splits_of(feature_lengths(features))
     losses = np.zeros(len(features))
     for logits, name in ((start_logits, "start_positions"), (end_logits, "end_positions")):
         exact = logits.astype(np.float64)
