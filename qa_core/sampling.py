@@ -1,4 +1,4 @@
-"""sample: which of the windows labelled "no answer" an epoch sees."""
+"""sample: which windows labelled "no answer" an epoch sees, which examples a quick score is of."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,22 @@ def keep_null_windows(
     windows = planned.windows
     chance = hash_to_unit(keys[windows.example], windows.index, seed=seed)
     return np.flatnonzero(~is_null | (chance < fraction))
+
+
+def stratified_part(
+    keys: NDArray[np.int64], has_answer: NDArray[np.bool_], *, part: float
+) -> NDArray[np.int64]:
+    """About `part` of the examples, of those with and of those without answers alike.
+
+    Rows, rising. `keys`, (examples,), as for `keep_null_windows`: they alone decide which, and
+    what is in a part is in every larger one.
+    """
+    chance = hash_to_unit(keys, np.zeros(len(keys), np.int32), seed=0)
+    chosen = []
+    for rows in (np.flatnonzero(has_answer), np.flatnonzero(~has_answer)):
+        order = np.lexsort((rows, chance[rows]))
+        chosen.append(rows[order[: round(part * len(rows))]])
+    return np.sort(np.concatenate(chosen))
 
 
 def hash_to_unit(

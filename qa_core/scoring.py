@@ -68,10 +68,17 @@ def merge_scores(parts: Sequence[ExampleScores]) -> ExampleScores:
 
 
 def score_answers(
-    answers: pa.Table, examples: pa.Table, *, language: Language | None = None
+    answers: pa.Table,
+    examples: pa.Table,
+    *,
+    golds: Sequence[Sequence[str]] | None = None,
+    language: Language | None = None,
 ) -> ExampleScores:
-    """Scores of best spans (decoded without, or before, a null threshold), row by row."""
-    golds = normalized_golds(examples, language=language)
+    """Scores of best spans (decoded without, or before, a null threshold), row by row.
+
+    `golds` are the `normalized_golds` of the examples, where they are known already.
+    """
+    golds = normalized_golds(examples, language=language) if golds is None else golds
     given = _score_texts(answers["text"].to_pylist(), golds, examples, language)
     scores = ExampleScores(
         ids=given.ids,

@@ -62,12 +62,14 @@ def example_facts(
     *,
     num_windows: NDArray[np.integer],
     context_tokens: NDArray[np.integer],
+    golds: Sequence[Sequence[str]] | None = None,
     language: Language | None = None,
 ) -> pa.Table:
     """`FACTS` of decoded answers, a row an example, in the order of `examples`.
 
     `answers` are row for row those of `examples`, `num_windows` and `context_tokens`
-    (examples,). An example without any candidate has no candidate_scores and a top_f1 of 0.
+    (examples,); `golds` their `normalized_golds`, where known. An example without any candidate
+    has no candidate_scores and a top_f1 of 0.
     """
     ids = examples["id"].combine_chunks()
     if not answers["id"].combine_chunks().equals(ids):
@@ -78,7 +80,7 @@ def example_facts(
     exact_rank, top_f1 = _match_examples(
         candidates.field("text").to_pylist(),
         sizes,
-        normalized_golds(examples, language=language),
+        normalized_golds(examples, language=language) if golds is None else golds,
         language,
     )
     splits = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
@@ -170,7 +172,7 @@ def check_same_ids(scores: ExampleScores | GivenScores, facts: pa.Table) -> None
 def _match_examples(
     texts: list[str],
     sizes: NDArray[np.int64],
-    golds: list[list[str]],
+    golds: Sequence[Sequence[str]],
     language: Language | None,
 ) -> tuple[list[int], list[list[float]]]:
     """exact_rank and top_f1 of each example; `texts` are its n_best, one after another."""

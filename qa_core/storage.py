@@ -232,3 +232,20 @@ def _reading_arrow(uri: str) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowInvalid) as error:
         raise StorageError(f"cannot be read ({error})", uri, "an Arrow file") from error
+
+
+def write_parquet(uri: str, table: pa.Table) -> None:
+    """Write a table as one Parquet file, whole or not at all."""
+    from pyarrow import parquet  # slow to import
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink)
+    write_bytes(uri, memoryview(sink.getvalue()))
+
+
+def read_parquet(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file, or some of its columns."""
+    from pyarrow import parquet
+
+    with open_file(uri) as stream:
+        return parquet.read_table(stream, columns=columns)
