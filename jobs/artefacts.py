@@ -49,6 +49,13 @@ FREE_KEYS = (
     "train.checkpoint_every_steps",
     "tracking.trackers",
     "tracking.project",
+    "tune.scheduler",
+    "tune.num_trials",
+    "tune.max_tokens",
+    "tune.max_seconds",
+    "tune.max_concurrent",
+    "tune.train_default",
+    "tune.seeds",
 )
 
 

@@ -21,7 +21,14 @@ from jobs.prepared import Piece, Prepared, piece_windows
 from jobs.shard_scoring import DECODING_CPUS, decoding_tasks, piece_logits, piece_of
 from qa_core.decoding import decode_answers
 from qa_core.presenting import present_answers
-from qa_core.storage import join, list_files, open_file, read_bytes, write_bytes, write_json_lines
+from qa_core.storage import (
+    join,
+    list_files,
+    read_bytes,
+    read_parquet,
+    write_json_lines,
+    write_parquet,
+)
 
 
 @dataclass(frozen=True)
@@ -122,11 +129,7 @@ def write_answer_file(path: str, table: pa.Table) -> None:
     if path.endswith(".jsonl"):
         write_json_lines(path, table.to_pylist())
         return
-    from pyarrow import parquet  # slow to import, and JSON lines are the default
-
-    sink = pa.BufferOutputStream()
-    parquet.write_table(table, sink)
-    write_bytes(path, memoryview(sink.getvalue()))
+    write_parquet(path, table)
 
 
 def _count_file(row: dict[str, Any]) -> dict[str, Any]:
@@ -135,10 +138,7 @@ def _count_file(row: dict[str, Any]) -> dict[str, Any]:
     if path.endswith(".jsonl"):
         lines = read_bytes(path).split(b"\n")[:-1]
         return asdict(_count(pa.array([json.loads(line)["start"] for line in lines], pa.int32())))
-    from pyarrow import parquet
-
-    with open_file(path) as stream:
-        return asdict(_count(parquet.read_table(stream, columns=["start"])["start"]))
+    return asdict(_count(read_parquet(path, ["start"])["start"]))
 
 
 def _count(starts: pa.Array | pa.ChunkedArray) -> AnswerCounts:

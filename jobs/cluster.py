@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,17 +145,37 @@ def wants_gpu(configured: bool | None) -> bool:
 def check_workers(scaling: ScalingSettings) -> None:
     """Raise `ResourceError` unless the cluster has, or can grow to, all workers at once."""
     total = available_resources()
-    need = {"CPU": scaling.cpus_per_worker, "GPU": 1 if wants_gpu(scaling.use_gpu) else 0}
+    gpus = scaling.gpus_per_worker if wants_gpu(scaling.use_gpu) else 0
+    need = {"CPU": scaling.cpus_per_worker, "GPU": gpus}
     for name, each in need.items():
         if each * scaling.num_workers > total.get(name, 0):
             raise ResourceError(
-                f"{scaling.num_workers} workers x {each} {name} = "
-                f"{scaling.num_workers * each} {name}, and the cluster has "
+                f"{scaling.num_workers} workers x {each:g} {name} = "
+                f"{scaling.num_workers * each:g} {name}, and the cluster has "
                 f"{total.get(name, 0):g}",
                 where="scaling.num_workers",
                 expected="workers that can run all at once",
                 remedy="lower scaling.num_workers, or start more nodes",
             )
+
+
+def count_trials(scaling: ScalingSettings, *, use_gpu: bool) -> int:
+    """Trainings of `scaling.num_workers` workers that fit side by side, counted node by node.
+
+    Nodes that the autoscaler could start count by what they have together.
+    """
+    need = {"CPU": float(scaling.cpus_per_worker)}
+    if use_gpu:
+        need["GPU"] = scaling.gpus_per_worker
+
+    def fits(resources: Mapping[str, float]) -> int:
+        return min(int(resources.get(name, 0) / each + 1e-9) for name, each in need.items())
+
+    nodes: list[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    now, later = sum(fits(node) for node in nodes), available_resources()
+    has_more = any(later.get(name, 0) > ray.cluster_resources().get(name, 0) for name in need)
+    workers: int = max(now, fits(later)) if has_more else now
+    return int(workers // scaling.num_workers)
 
 
 def count_scorers(*, use_gpu: bool) -> int:

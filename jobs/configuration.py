@@ -11,7 +11,8 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
@@ -21,6 +22,7 @@ from jsonargparse.typing import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    restricted_number_type,
 )
 
 from qa_core.errors import ConfigError
@@ -28,6 +30,10 @@ from qa_core.errors import ConfigError
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Config = TypeVar("Config")
+if TYPE_CHECKING:
+    AtLeastTwo = int
+else:
+    AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 LanguageName = Literal["en", "es", "hi", "vi", "de", "ar", "zh"]
 
@@ -221,6 +227,8 @@ class ScalingSettings:
     """One GPU for each worker; null: if the cluster has GPUs."""
     cpus_per_worker: PositiveInt = 1
     """CPUs Ray sets aside for each worker."""
+    gpus_per_worker: PositiveFloat = 1.0
+    """GPUs Ray sets aside for each worker where it uses any; below 1, small models share one."""
     threads_per_worker: PositiveInt | None = None
     """Threads of a worker's arithmetic; null: the node's cores shared by the workers on it."""
     max_failures: NonNegativeInt = 2
@@ -262,6 +270,59 @@ class TrainConfig(RunSettings):
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """What is searched how, and when a sweep ends.
+
+    Any key of data.train, model, features, train and decoding takes a list (a grid) or
+    uniform(a, b), loguniform(a, b), quniform(a, b, step) or choice(a, b, …) in place of a value.
+    """
+
+    searcher: Literal["grid", "random", "optuna"] | None = None
+    """Which points are tried; null: all of them (grid) where they can be counted, else random.
+    optuna (its TPE) needs the package optuna."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha: trials are scored at rungs, and only the best go on; none: all go on to their end."""
+    metric: Literal["f1", "exact"] = "f1"
+    """Of whole examples of the dev data, the higher the better."""
+    num_trials: PositiveInt | None = None
+    """Points tried at most; null: all of a grid, else 16."""
+    max_tokens: PositiveInt | None = None
+    """Real tokens trained in all: nothing is begun that would go beyond."""
+    max_seconds: PositiveFloat | None = None
+    """Wall time: what is in training is then kept and scored as it is, and nothing more begun."""
+    reduction_factor: AtLeastTwo = 4
+    """Of the trials at a rung one in so many goes on, and rungs are so many times apart."""
+    num_rungs: PositiveInt = 2
+    """Rungs below the whole training of the longest trial."""
+    rung_questions: PositiveInt | None = None
+    """Dev questions scored at a rung, about: a fixed part, with and without answers alike; null:
+    all of them. A trial's end is scored with all."""
+    max_concurrent: PositiveInt | None = None
+    """Trials in training at once at most; null: as many as the cluster has room for."""
+    eval_max_length: list[PositiveInt] | None = None
+    """Lengths of windows that complete trials are scored with beside their own; null: those
+    searched."""
+    eval_doc_stride: list[NonNegativeInt] | None = None
+    """Strides of these windows; null: those searched."""
+    train_default: bool = True
+    """Train the default setting (of defaults, file and command line, ranges left out) to its end,
+    too, to compare the winner with."""
+    seeds: PositiveInt = 1
+    """Trainings of the winner in all, each with another seed; 1: it is kept as it is."""
+    seed: NonNegativeInt = 0
+    """Decides which points are drawn."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(TrainConfig):
+    """Search settings: train many trials a little and few to the end, keep the best."""
+
+    run_name: str = "sweep"
+    """Names the sweep; the same name and settings continue it."""
+    tune: TuneSettings = field(default_factory=TuneSettings)
 
 
 @dataclass(frozen=True)
@@ -390,8 +451,9 @@ def _with_flags(kind: type[Any], arguments: list[str]) -> list[str]:
 
 
 def dump_config(config: Any) -> str:
-    """YAML of a configuration that `--config` reads back."""
-    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+    """YAML of a configuration, or of its dictionary, that `--config` reads back."""
+    values = config if isinstance(config, dict) else asdict(config)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def as_list(sources: str | list[str]) -> list[str]:
@@ -406,6 +468,37 @@ def config_keys(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from config_keys(item, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", item
+
+
+def read_value(kind: type[Any], key: str, text: str) -> Any:
+    """What the configuration takes `text` for as the value of `key`; raises `ConfigError`."""
+    parser: ArgumentParser = _cached_parser(kind)  # type: ignore[arg-type]  # classes can be hashed
+    given = [f"--{key}={text}"]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            namespace = parser.parse_args(given)
+    except ArgumentError as error:
+        raise _config_error(str(error), kind, given) from None
+    return _plain(get_value(parser.instantiate(namespace), key))
+
+
+def get_value(config: Any, key: str) -> Any:
+    """The value of a dotted key."""
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def with_value(config: Config, key: str, value: Any) -> Config:
+    """The configuration with another value of a dotted key."""
+    name, _, rest = key.partition(".")
+    inner = with_value(getattr(config, name), rest, value) if rest else value
+    return replace(config, **{name: inner})  # type: ignore[type-var]
+
+
+@lru_cache(maxsize=4)
+def _cached_parser(kind: Any) -> ArgumentParser:
+    return _parser(kind)
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
 from pyarrow import fs
 
 from jobs.prepared import Prepared
@@ -34,6 +35,15 @@ def on_this_node(prepared: Prepared, *, is_first: bool, wait: Callable[[], objec
     return replace(prepared, store=replace(prepared.store, folder=str(copy_of(folder))))
 
 
+def model_on_this_node(model: str, digest: str) -> str:
+    """`model` itself, or the copy on this node's disk of the URI's folder, made once a node."""
+    if "://" not in model:
+        return model
+    target = Path(tempfile.gettempdir()) / "ray-extractive-qa" / f"model-{digest}"
+    copy_folder_to(model, target)
+    return str(target)
+
+
 def copy_of(folder: str) -> Path:
     """Where the copy of a folder is. Its own name tells its content: it is made of a digest."""
     return Path(tempfile.gettempdir()) / "ray-extractive-qa" / posixpath.basename(folder)
@@ -41,9 +51,18 @@ def copy_of(folder: str) -> Path:
 
 def copy_folder(folder: str) -> None:
     """Copy a folder's files here, unless they are: whole or not at all."""
-    target = copy_of(folder)
-    if target.exists():
-        return
+    copy_folder_to(folder, copy_of(folder))
+
+
+def copy_folder_to(folder: str, target: Path) -> None:
+    """Copy a folder's files to `target`, unless it is there: whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):  # of several processes of the node one copies
+        if not target.exists():
+            _copy(folder, target)
+
+
+def _copy(folder: str, target: Path) -> None:
     partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
     filesystem, path = locate(folder)
     try:
@@ -52,8 +71,6 @@ def copy_folder(folder: str) -> None:
         partial.rename(target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if target.exists():  # another run on this node was faster
-            return
         raise StorageError(
             f"cannot be copied to {target} ({error})",
             folder,

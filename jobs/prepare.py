@@ -109,7 +109,7 @@ def prepare_split(
     prepared = load_prepared(folder, model, features)
     tokenized = time.monotonic()
     if prepared is None:
-        prepared = count_windows(store, features)
+        [prepared] = count_windows(store, [features])
         save_prepared(prepared)
     ended = time.monotonic()
     show_prepared(split.name, prepared, is_new=is_new, seconds=ended - started)

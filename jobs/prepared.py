@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from jobs.configuration import FeatureSettings
 from jobs.token_shards import digest_text
@@ -26,7 +27,7 @@ from qa_core.features import (
 )
 from qa_core.feeding import WindowBlock
 from qa_core.planning import WindowPlan
-from qa_core.sampling import keep_null_windows
+from qa_core.sampling import keep_null_windows, stratified_part
 from qa_core.schemas import REJECTIONS
 from qa_core.storage import is_file, join, read_bytes, write_bytes
 from qa_core.token_tables import plain_examples
@@ -59,6 +60,7 @@ class Prepared:
     longest: int  # tokens of the longest of them
     roomless: tuple[dict[str, Any], ...]  # rows of REJECTIONS: the question leaves no room
     pieces: tuple[Piece, ...]  # all questions that can be cut into windows, in order
+    part: float = 1.0  # of the questions, a fixed part of every shard; what `piece_windows` gives
 
     @property
     def folder(self) -> str:
@@ -91,6 +93,7 @@ class ShardWindows:
     """Windows of one shard, of the examples that can be cut into windows."""
 
     stored: pa.Table  # STORED_EXAMPLES
+    rows: NDArray[np.int64]  # which of the shard's examples they are
     encoded: EncodedExamples
     planned: LabelledWindows
 
@@ -114,7 +117,7 @@ def piece_windows(prepared: Prepared, piece: Piece) -> ShardWindows:
     """The windows of a piece of a shard."""
     stored, encoded = read_shard(prepared.store, piece.shard)
     rows = slice(piece.first, piece.stop)
-    return make_windows(stored, encoded, prepared.settings, rows=rows)
+    return make_windows(stored, encoded, prepared.settings, rows=rows, part=prepared.part)
 
 
 def make_windows(
@@ -123,27 +126,35 @@ def make_windows(
     settings: FeatureSettings,
     *,
     rows: slice = slice(None),
+    part: float = 1.0,
 ) -> ShardWindows:
     """The windows of a shard's examples; null windows are sampled where the settings say so.
 
-    `rows` chooses among the examples that can be cut into windows.
+    `rows` chooses among the examples that can be cut into windows; below 1, `part` of the shard's
+    examples are taken, the same ones whatever the sizes of the windows.
     """
     sizes = {"max_length": settings.max_length, "doc_stride": settings.doc_stride}
     fit = np.setdiff1d(np.arange(len(encoded)), find_unfit(encoded, **sizes))[rows]
+    if part < 1:
+        keys = id_keys(stored)
+        fit = np.intersect1d(fit, stratified_part(keys, encoded.spans.counts > 0, part=part))
     if len(fit) < len(encoded):
         stored, encoded = stored.take(pa.array(fit)), encoded.take(fit)
     planned = label_examples(encoded, **sizes, labels=settings.labels)
     if settings.null_window_fraction < 1:
-        ids = stored["id"].to_pylist()
-        keys = np.array([digest_text(text)[0] for text in ids], np.int64)
         kept = keep_null_windows(
             planned,
-            keys,
+            id_keys(stored),
             fraction=settings.null_window_fraction,
             seed=settings.null_window_seed,
         )
         planned = planned.take(kept)
-    return ShardWindows(stored, encoded, planned)
+    return ShardWindows(stored, fit, encoded, planned)
+
+
+def id_keys(stored: pa.Table) -> NDArray[np.int64]:
+    """A number of each example that follows from its id alone."""
+    return np.array([digest_text(text)[0] for text in stored["id"].to_pylist()], np.int64)
 
 
 def window_blocks(prepared: Prepared) -> Iterator[WindowBlock]:
@@ -171,7 +182,7 @@ def save_prepared(prepared: Prepared) -> None:
     values = {
         field.name: getattr(prepared, field.name)
         for field in fields(prepared)
-        if field.name not in ("store", "settings")
+        if field.name not in ("store", "settings", "part")
     }
     values |= {"plan": asdict(prepared.plan), "pieces": [astuple(p) for p in prepared.pieces]}
     content = json.dumps(values, indent=1)

@@ -7,7 +7,7 @@ numbers an example. Answers and scores are written below an output folder.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 
 from jobs.cluster import count_scorers
 from jobs.configuration import DecodingSettings, TrainConfig
+from jobs.gold_store import read_golds
 from jobs.models import local_model
+from jobs.node_copies import on_this_node
 from jobs.prepared import Piece, Prepared, piece_windows
+from jobs.ranks import Ranks
 from jobs.token_store import cached_tokenizer, shard_file
 from qa_core.batching import PaddingRules, padding_rules
 from qa_core.checkpoints import CHECKPOINTS, CheckpointFacts
@@ -53,6 +56,7 @@ INFERENCE_CPUS = 0.75
 DECODING_CPUS = 0.25
 # Decoding and scoring take a hundredth of inference's time on a CPU, a few tenths on a GPU.
 ACTORS_PER_DECODING_TASK = 4
+PIECES_AHEAD = 2  # whose logits wait for their decoding
 SCORES = "scores.arrow"
 METRICS = "metrics.json"
 SCORING = "scoring"
@@ -152,13 +156,15 @@ def decode_piece(
         null_threshold=float("inf") if has_null else None,
     )
     write_table(shard_file(out_folder, "answers", piece.name), answers)
-    scores = scores_table(score_answers(answers, examples, language=language))  # by id
+    golds = read_golds(prepared.store, piece.shard, windows.rows, language=language)
+    scores = scores_table(score_answers(answers, examples, golds=golds, language=language))  # by id
     losses = pa.table({"ids": features["example_id"], "loss": window_losses(features, start, end)})
     by_id = losses.group_by("ids").aggregate([("loss", "sum"), ("loss", "count")]).sort_by("ids")
     example = windows.planned.windows.example
     facts = example_facts(
         answers,
         examples,
+        golds=golds,
         num_windows=np.bincount(example, minlength=len(examples)),
         context_tokens=windows.encoded.context_lengths,
         language=language,
@@ -209,6 +215,63 @@ def score_prepared(
     table = pa.concat_tables(tables).sort_by("ids")
     write_table(done, table)
     return scored_from_table(table)
+
+
+def score_on_ranks(
+    model: Any,
+    prepared: Prepared,
+    *,
+    ranks: Ranks,
+    rules: PaddingRules,
+    out_folder: str,
+    decoding: DecodingSettings,
+    language: Language | None,
+) -> Scored:
+    """`score_prepared` for a model that the ranks of a training have in memory.
+
+    Each rank computes the logits of its share of the pieces; remote tasks decode and score them.
+    What is there already is not scored again.
+    """
+    done = join(out_folder, SCORES)
+    if ranks.from_first(is_file(done)):
+        return load_scored(out_folder)
+    rank, world_size = ranks.process.rank, ranks.process.world_size
+    decode = partial(
+        decode_piece,
+        prepared=prepared,
+        out_folder=out_folder,
+        decoding=decoding,
+        language=language,
+        has_null=prepared.has_unanswerable,
+    )
+    near = on_this_node(prepared, is_first=ranks.is_first_on_node, wait=ranks.wait)
+    tables: list[pa.Table] = []
+    pending: list[Any] = []
+    for piece in prepared.pieces[rank::world_size]:
+        features = piece_windows(near, piece).features
+        start, end = predict_logits(model, features, rules=rules, device=ranks.process.device)
+        row = {**asdict(piece), "start_logits": start, "end_logits": end}
+        pending.append(decode_remotely.remote(decode, row))
+        if len(pending) > PIECES_AHEAD:
+            tables.append(ray.get(pending.pop(0)))
+    tables += ray.get(pending)
+    if world_size > 1:
+        if tables:
+            write_table(shard_file(out_folder, "scores", f"{rank:04d}"), pa.concat_tables(tables))
+        ranks.wait()
+        files = [shard_file(out_folder, "scores", f"{other:04d}") for other in range(world_size)]
+        tables = [read_table(file) for file in files if is_file(file)]
+    table = pa.concat_tables(tables).sort_by("ids")
+    if rank == 0:
+        write_table(done, table)
+    return scored_from_table(table)
+
+
+# It takes a hundredth of the time of the logits, whose process waits for the last of it.
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]  # Ray's types do not hold under strict
+def decode_remotely(decode: Callable[[dict[str, Any]], pa.Table], row: dict[str, Any]) -> pa.Table:
+    """`decode_piece` of one piece, in a process of its own."""
+    return decode({name: [value] for name, value in row.items()})
 
 
 def summarize(scored: Scored, prepared: Prepared, threshold: float | None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ from jobs.shard_scoring import METRICS, SCORING, load_scored, read_curve
 from jobs.teaching import find_teacher
 from jobs.token_pipeline import Split
 from jobs.tracking import Trackers, check_trackers
-from jobs.training_worker import TrainTask, batch_size, train_worker
+from jobs.training_worker import TrainTask, batch_size, train_worker, worker_resources
 from qa_core.analysis import analyse
 from qa_core.batch_plan import check_budget, check_ranks
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints, read_history, step_name
@@ -123,14 +123,13 @@ def train(task: TrainTask) -> None:
         f"{'a GPU' if task.use_gpu else f'{scaling.cpus_per_worker} CPU'} each; "
         f"run folder [bold]{escape(task.run)}[/bold]"
     )
-    resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if task.use_gpu else {})
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers,
             use_gpu=task.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=worker_resources(task.config, use_gpu=task.use_gpu),
         ),
         run_config=RunConfig(
             name="ray",

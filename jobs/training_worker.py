@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import ray.train.collective
-import ray.train.torch
 import torch
 
 from jobs.configuration import TrainConfig
@@ -19,6 +17,7 @@ from jobs.models import local_model
 from jobs.node_copies import on_this_node
 from jobs.prepared import Prepared, window_blocks
 from jobs.progress import Progress
+from jobs.ranks import Ranks, ranks_of_ray_train
 from jobs.teaching import teacher_blocks
 from jobs.token_store import cached_tokenizer
 from jobs.tracking import StepValues, Trackers
@@ -34,7 +33,7 @@ from qa_core.errors import QAError, StorageError
 from qa_core.fast_cpu import keep_freed_memory
 from qa_core.feeding import WindowFeed
 from qa_core.storage import is_file, join
-from qa_core.training import Process, StepDone, Trainer, TrainingSettings, load_model
+from qa_core.training import StepDone, Trainer, TrainingSettings, load_model
 
 STOP_FILE = "stop.json"  # written by the driver when scores no longer rise
 POLL_SECONDS = 5.0  # between looks for a stop and for a notice of pre-emption
@@ -78,9 +77,18 @@ def train_rank(task: TrainTask) -> QAError | None:
     """Train on this rank until the last step or until rank 0 says stop; why, if it failed."""
     if is_file(join(task.run, STOP_FILE)):
         return None
-    start = last_checkpoint(task.run)
-    trainer = make_trainer(task, start)
-    keeper = Keeper(task, trainer) if trainer.process.rank == 0 else None
+    ranks = ranks_of_ray_train(use_gpu=task.use_gpu)
+    start = last_checkpoint(task.run, ranks)
+    trainer = make_trainer(task, start, ranks)
+    keeper = None
+    if ranks.process.rank == 0:
+        every = task.config.train.score_every_steps
+        keeper = Keeper(
+            task,
+            trainer,
+            scored=score_steps(trainer.epoch_ends.tolist(), every),
+            progress=Progress(trainer.num_steps, trainer.step, is_bar=task.is_terminal),
+        )
     try:
         if keeper and start is None:
             keeper.begin()
@@ -91,6 +99,7 @@ def train_rank(task: TrainTask) -> QAError | None:
             if done.signal & LOOK and not is_leaving:
                 is_leaving = ray.train.get_preemption_info() is not None
                 if keeper and is_leaving:
+                    print(f"a node is taken away: keeping step {done.step}", flush=True)
                     keeper.save_now(done)
             if done.signal & STOP:
                 break
@@ -100,27 +109,24 @@ def train_rank(task: TrainTask) -> QAError | None:
     return keeper.failure if keeper else None
 
 
-def last_checkpoint(run: str) -> CheckpointFacts | None:
+def last_checkpoint(run: str, ranks: Ranks) -> CheckpointFacts | None:
     """The last whole checkpoint, the same one on every rank; None before the first."""
     whole, broken = find_checkpoints(join(run, CHECKPOINTS))
     names = [name for name in broken if not name.startswith(".")]
     found = whole[-1] if whole else None
-    chosen: CheckpointFacts | None = ray.train.collective.broadcast_from_rank_zero(found)
-    if names and ray.train.get_context().get_world_rank() == 0:
+    chosen: CheckpointFacts | None = ranks.from_first(found)
+    if names and ranks.process.rank == 0:
         place = chosen.name if chosen else "the beginning"
         print(f"checkpoints not whole, ignored: {', '.join(names)}; going on from {place}")
     return chosen
 
 
-def make_trainer(task: TrainTask, start: CheckpointFacts | None) -> Trainer:
+def make_trainer(task: TrainTask, start: CheckpointFacts | None, ranks: Ranks) -> Trainer:
     """The loop's trainer, its state that of the checkpoint where there is one."""
-    context = ray.train.get_context()
     config = task.config
     folder = join(task.run, CHECKPOINTS, start.name) if start else task.model
     source = local_model(folder)
-    train = on_this_node(
-        task.train, is_first=context.get_local_rank() == 0, wait=ray.train.collective.barrier
-    )
+    train = on_this_node(task.train, is_first=ranks.is_first_on_node, wait=ranks.wait)
     blocks = window_blocks(train)
     if task.teacher:
         blocks = teacher_blocks(blocks, train, task.teacher)
@@ -129,11 +135,7 @@ def make_trainer(task: TrainTask, start: CheckpointFacts | None) -> Trainer:
         WindowFeed(blocks),
         settings=training_settings(config),
         rules=padding_rules(cached_tokenizer(task.model)),
-        process=Process(
-            rank=context.get_world_rank(),
-            world_size=context.get_world_size(),
-            device=ray.train.torch.get_device() if task.use_gpu else torch.device("cpu"),
-        ),
+        process=ranks.process,
     )
     if start:
         trainer.load_state(Path(source))
@@ -173,12 +175,12 @@ def batch_size(config: TrainConfig) -> BatchSize:
 class Keeper:
     """What rank 0 does beside training: progress, checkpoints, and what others are told."""
 
-    def __init__(self, task: TrainTask, trainer: Trainer) -> None:
-        self.task, self.trainer = task, trainer
-        train = task.config.train
-        self.scored = score_steps(trainer.epoch_ends.tolist(), train.score_every_steps)
-        self.every = train.checkpoint_every_steps
-        self.progress = Progress(trainer.num_steps, trainer.step, is_bar=task.is_terminal)
+    def __init__(
+        self, task: TrainTask, trainer: Trainer, *, scored: set[int], progress: Progress | None
+    ) -> None:
+        self.task, self.trainer, self.progress = task, trainer, progress
+        self.scored = scored  # steps after which the dev data is to be scored
+        self.every = task.config.train.checkpoint_every_steps
         self.writer = CheckpointWriter(
             task.run,
             patience_seconds=task.config.scaling.storage_patience_seconds,
@@ -200,7 +202,8 @@ class Keeper:
         record = asdict(done)
         del record["signal"]  # comes by the clock
         self.steps.append(record)
-        self.progress.show(done)
+        if self.progress:
+            self.progress.show(done)
         self.values.add(done)
         is_scored = done.step in self.scored
         is_kept = is_scored or bool(self.every and done.step % self.every == 0)
@@ -226,8 +229,7 @@ class Keeper:
             return False
 
     def save_now(self, done: StepDone) -> None:
-        """Keep the state after `done` and wait until it is on storage: this node goes away."""
-        print(f"a node is taken away: keeping step {done.step}", flush=True)
+        """Keep the state after `done` and wait until it is on storage."""
         if self.steps:  # else it was kept just now
             self._save(CheckpointFacts(done.step, done.epoch, is_scored=False))
         with self._noting_failure():
@@ -235,7 +237,8 @@ class Keeper:
 
     def close(self) -> None:
         """Wait for the last checkpoint, then for the trackers; remove the bar."""
-        self.progress.close()
+        if self.progress:
+            self.progress.close()
         with self._noting_failure():
             self.writer.close()
         self.trackers.close()
@@ -273,3 +276,10 @@ def set_threads(threads_per_worker: int | None) -> None:
     """Give this process its threads: as configured, else its share of the node's cores."""
     share = (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size()
     torch.set_num_threads(threads_per_worker or max(1, share))
+
+
+def worker_resources(config: TrainConfig, *, use_gpu: bool) -> dict[str, float]:
+    """What Ray sets aside for one worker."""
+    scaling = config.scaling
+    gpus = {"GPU": scaling.gpus_per_worker} if use_gpu else {}
+    return {"CPU": scaling.cpus_per_worker, **gpus}

@@ -30,11 +30,25 @@ def plan_windows(store: TokenStore, sizes: Sequence[FeatureSettings]) -> list[Wi
     return [merge_plans(of_size) for of_size in zip(*plans, strict=True)]
 
 
-def count_windows(store: TokenStore, settings: FeatureSettings) -> Prepared:
-    """The store cut into windows of these sizes: what that gives, over all shards."""
-    count = partial(_count_shard, store=store, settings=settings, tokens_per_piece=TOKENS_PER_PIECE)
-    rows = map_shards(store, count)
-    counted = [json.loads(row["counts"]) for row in rows]
+def count_windows(
+    store: TokenStore, sizes: Sequence[FeatureSettings], *, here: bool = False
+) -> list[Prepared]:
+    """The store cut into windows of each of `sizes`: what that gives, over all shards.
+
+    `here` counts in this process, one shard after another, while the cluster does other things.
+    """
+    count = partial(_count_shard, store=store, sizes=list(sizes), tokens_per_piece=TOKENS_PER_PIECE)
+    rows = list(map(count, map(_row, store.shards))) if here else map_shards(store, count)
+    by_shard = [json.loads(row["counts"]) for row in rows]
+    return [
+        _merge_counts(store, settings, [counts[number] for counts in by_shard])
+        for number, settings in enumerate(sizes)
+    ]
+
+
+def _merge_counts(
+    store: TokenStore, settings: FeatureSettings, counted: list[dict[str, Any]]
+) -> Prepared:
     names = ("num_unanswerable", "num_features", "num_tokens")
     return Prepared(
         store=store,
@@ -43,8 +57,8 @@ def count_windows(store: TokenStore, settings: FeatureSettings) -> Prepared:
         longest=max((counts["longest"] for counts in counted), default=0),
         roomless=tuple(row for counts in counted for row in counts["roomless"]),
         pieces=tuple(
-            Piece(row["shard"], *piece)
-            for row, counts in zip(rows, counted, strict=True)
+            Piece(shard, *piece)
+            for shard, counts in zip(store.shards, counted, strict=True)
             for piece in counts["pieces"]
         ),
         **{name: sum(counts[name] for counts in counted) for name in names},
@@ -53,10 +67,14 @@ def count_windows(store: TokenStore, settings: FeatureSettings) -> Prepared:
 
 def map_shards(store: TokenStore, function: Any) -> list[dict[str, Any]]:
     """What `function` gives for every shard, in their order."""
-    shards = [{"shard": shard} for shard in store.shards]
+    shards = [_row(shard) for shard in store.shards]
     blocks = min(len(shards), max(1, 4 * int(ray.cluster_resources().get("CPU", 1))))
     rows = ray.data.from_items(shards, override_num_blocks=blocks).map(function).take_all()
     return sorted(rows, key=lambda row: str(row["shard"]))
+
+
+def _row(shard: str) -> dict[str, Any]:
+    return {"shard": shard}
 
 
 def _plan_shard(
@@ -69,13 +87,24 @@ def _plan_shard(
 
 
 def _count_shard(
-    row: dict[str, Any], *, store: TokenStore, settings: FeatureSettings, tokens_per_piece: int
+    row: dict[str, Any],
+    *,
+    store: TokenStore,
+    sizes: list[FeatureSettings],
+    tokens_per_piece: int,
 ) -> dict[str, Any]:
     stored, encoded = read_shard(store, row["shard"])
+    counts = [_count(stored, encoded, settings, tokens_per_piece) for settings in sizes]
+    return {"shard": row["shard"], "counts": json.dumps(counts)}
+
+
+def _count(
+    stored: pa.Table, encoded: EncodedExamples, settings: FeatureSettings, tokens_per_piece: int
+) -> dict[str, Any]:
     windows = make_windows(stored, encoded, settings)
     example, lengths = windows.planned.windows.example, windows.planned.layout.length
     tokens = np.bincount(example, weights=lengths, minlength=len(windows.stored))
-    counts = {
+    return {
         "plan": asdict(_plan(plain_examples(stored), encoded, settings)),
         "num_unanswerable": int(np.sum(windows.encoded.spans.counts == 0)),
         "num_features": len(lengths),
@@ -84,7 +113,6 @@ def _count_shard(
         "roomless": _reject_roomless(stored, encoded, settings),
         "pieces": split_rows(tokens.astype(np.int64), most=tokens_per_piece),
     }
-    return {"shard": row["shard"], "counts": json.dumps(counts)}
 
 
 def _plan(examples: pa.Table, encoded: EncodedExamples, settings: FeatureSettings) -> WindowPlan:

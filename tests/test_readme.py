@@ -10,6 +10,7 @@ from jobs.configuration import (
     EvaluateConfig,
     PredictConfig,
     PrepareConfig,
+    SweepConfig,
     TrainConfig,
     valid_keys,
 )
@@ -39,7 +40,13 @@ def test_tree_names_every_file_and_no_other() -> None:
     command = ["git", "-C", str(TOP), "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     shown = tree_entries()
-    whole = ("tests/", "qa_core/embedded/", "qa_core/templates/", "benchmarks/results/")
+    whole = (
+        "tests/",
+        "jobs/configs/",
+        "qa_core/embedded/",
+        "qa_core/templates/",
+        "benchmarks/results/",
+    )
     quiet = {"__init__.py", "py.typed", ".gitignore"}
     listed = {f for f in files if not f.startswith(whole) and Path(f).name not in quiet}
     assert len(listed) > 30
@@ -51,7 +58,7 @@ def test_keys_in_the_readme_exist() -> None:
     """A renamed setting cannot stay behind in the README."""
     known = {
         key
-        for kind in (TrainConfig, EvaluateConfig, PrepareConfig, PredictConfig)
+        for kind in (TrainConfig, SweepConfig, EvaluateConfig, PrepareConfig, PredictConfig)
         for key in valid_keys(kind)
     }
     named = set(
