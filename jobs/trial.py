@@ -181,7 +181,9 @@ def leg_task(sweep: SweepTask, given: dict[str, Any], folder: str) -> LegTask:
         )
     name = f"{config.run_name}-{given['trial']:04d}"  # by which trackers know it
     config = replace(config, train=train, run_name=name)
-    model = model_on_this_node(given["model"], given["model_digest"])
+    model = given["model"]
+    if not sweep.is_nested:  # else each worker finds it, on a node of its own
+        model = model_on_this_node(model, given["model_digest"])
     return LegTask(
         TrainTask(
             config,
