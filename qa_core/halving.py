@@ -273,9 +273,10 @@ class Sweep:
                 return self._whole(trial)
         winner = next(iter(self.ranking()), None)
         is_over = all(trial.kind == "seed" for trial in self.running())
-        num_begun = 1 + sum(trial.kind == "seed" for trial in self.trials)
         if winner is None or winner.status != "complete" or not is_over:
             return None
+        seeds = [trial for trial in self.trials if trial.kind == "seed"]
+        num_begun = 1 + sum(same_point(trial.point, winner.point) for trial in seeds)
         if num_begun >= self.rules.num_seeds:
             return None
         trial = self._begin(winner.point, "seed", seed=num_begun)
@@ -297,9 +298,9 @@ class Sweep:
 
     def _leg(self, trial: Trial, rung: int) -> Leg:
         """The leg of a trial that has been at `rung` to the next one, or to its end."""
-        rungs = self.rules.rungs
-        goal = rungs[rung] if rung < len(rungs) else trial.total_tokens
-        until = min(goal, trial.total_tokens)
+        # A whole training that was cut short may stand beyond the next rung.
+        ahead = [tokens for tokens in self.rules.rungs[rung:] if tokens > trial.num_tokens]
+        until = min([*ahead, trial.total_tokens])
         return Leg(trial.number, until, is_final=until == trial.total_tokens)
 
     def _whole(self, trial: Trial) -> Leg:

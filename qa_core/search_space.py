@@ -51,7 +51,8 @@ class Range:
         if self.step is None:
             return None
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self._number(self.low + place * self.step) for place in range(count))
+        numbers = (self.low + place * self.step for place in range(count))
+        return tuple(self._number(float(f"{number:.15g}")) for number in numbers)  # 0.3, not 0.3…04
 
     def draw(self, random: np.random.Generator) -> Value:
         """One number, each (or the logarithm of each) as likely."""
@@ -63,10 +64,11 @@ class Range:
             number = math.exp(random.uniform(math.log(self.low), math.log(self.high)))
         else:
             number = random.uniform(self.low, self.high)
-        return self._number(min(max(number, self.low), self.high))
+        return self._number(number)
 
     def _number(self, number: float) -> Value:
-        return round(number) if self.is_whole else float(number)
+        within = min(max(number, self.low), self.high)
+        return round(within) if self.is_whole else float(within)
 
 
 Domain = Values | Range
@@ -83,12 +85,15 @@ def check_range(key: str, domain: Range) -> None:
         )
     if domain.is_log and domain.low <= 0:
         raise ConfigError(f"loguniform from {domain.low:g}", key, "bounds above 0")
-    if domain.step is not None and not 0 < domain.step <= max(domain.high - domain.low, 1e-300):
+    room = (domain.high - domain.low) * (1 + 1e-9)  # from 0.2 to 0.3 is a step of 0.1, rounded
+    if domain.step is not None and not 0 < domain.step <= room:
         raise ConfigError(
             f"a step of {domain.step:g} from {domain.low:g} to {domain.high:g}",
             where=key,
             expected="a step above 0 that is not larger than the range",
         )
+    if domain.step is not None and domain.is_whole and domain.step % 1:
+        raise ConfigError(f"a step of {domain.step:g}", key, "a whole number, as the values are")
 
 
 def grid_points(space: Mapping[str, Domain]) -> Iterator[Point]:

@@ -7,6 +7,7 @@ it was by `adopt`ing the points it gave and being told their scores again.
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from qa_core.errors import ConfigError
 from qa_core.search_space import (
+    LARGEST_GRID,
     Domain,
     Point,
     Space,
@@ -57,7 +59,8 @@ def make_searcher(name: SearcherName, space: Space, *, problem: Problem, seed: i
 
 def check_possible(space: Space, *, problem: Problem, seed: int) -> None:
     """Raise `ConfigError` where no point, or none of many drawn, can run."""
-    if all(domain.finite is not None for domain in space.values()):
+    sizes = [None if domain.finite is None else len(domain.finite) for domain in space.values()]
+    if None not in sizes and math.prod(filter(None, sizes)) <= LARGEST_GRID:
         points = list(grid_points(space))
     else:
         random = np.random.default_rng(seed)
@@ -80,15 +83,15 @@ class ListSearcher:
 
     def __init__(self, points: Iterator[Point]) -> None:
         self.points = points
+        self.adopted: set[str] = set()
 
     def suggest(self) -> Point | None:
-        """The next of the points."""
-        return next(self.points, None)
+        """The next of the points that was not adopted."""
+        return next((point for point in self.points if _key(point) not in self.adopted), None)
 
     def adopt(self, point: Point) -> None:
-        """Pass over the points up to this one."""
-        while (found := self.suggest()) is not None and not same_point(found, point):
-            pass
+        """Pass over this point when its turn comes."""
+        self.adopted.add(_key(point))
 
     def tell(self, point: Point, score: float | None) -> None:
         """Nothing follows from a score."""
@@ -188,14 +191,19 @@ def _distribution(domain: Domain) -> Any:
 
     if isinstance(domain, Values):
         return CategoricalDistribution(range(len(domain.values)))
+    high = domain.high if domain.finite is None else domain.finite[-1]  # Optuna warns of a rest
     if domain.is_whole:
         step = 1 if domain.step is None else int(domain.step)
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.is_log, step=step)
-    return FloatDistribution(domain.low, domain.high, log=domain.is_log, step=domain.step)
+        return IntDistribution(int(domain.low), int(high), log=domain.is_log, step=step)
+    return FloatDistribution(domain.low, high, log=domain.is_log, step=domain.step)
 
 
 def _value(domain: Domain, parameter: Any) -> Any:
-    return domain.values[parameter] if isinstance(domain, Values) else parameter
+    if isinstance(domain, Values):
+        return domain.values[parameter]
+    if domain.finite is None or domain.step is None:
+        return parameter
+    return domain.finite[round((parameter - domain.low) / domain.step)]  # to the last digit
 
 
 def _parameter(domain: Domain, value: Any) -> Any:

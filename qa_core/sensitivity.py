@@ -42,7 +42,7 @@ def key_sensitivities(points: Sequence[Point], scores: Sequence[float]) -> list[
         rows.append(
             {
                 "key": key,
-                "share": float(between / total) if total else 0.0,
+                "share": float(between / total) if np.ptp(values) else 0.0,
                 "chance": (len(groups) - 1) / (len(values) - 1),
                 "range": max(means) - min(means),
                 "means": [
@@ -66,8 +66,8 @@ def group_labels(values: Sequence[Any]) -> list[str]:
         return [show_value(value) for value in values]
     numbers: NDArray[np.float64] = np.asarray(values, np.float64)
     order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
-    third = order * 3 // len(numbers)
-    third = np.array([third[numbers == number].min() for number in numbers])  # equals stay together
+    middle = np.array([np.median(order[numbers == one]) for one in numbers])  # equals stay together
+    third = middle * 3 // len(numbers)
     names = {}
     for place in np.unique(third):
         inside = [value for value, one in zip(values, third, strict=True) if one == place]

@@ -1,6 +1,7 @@
 """Successive halving: what a sweep trains next, in simulated sweeps that train nothing."""
 
 import heapq
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -357,3 +358,321 @@ def test_a_searcher_told_another_history_goes_on() -> None:
     searcher.tell(foreign, 1.0)
     assert searcher.study.best_params == {"rate": 0.123456}
     assert searcher.suggest() != foreign
+
+
+RULES = SweepRules((100, 400), 3, train_default=True, num_seeds=3)
+INSIDE = {"length": 128, "stride": 16}  # a point of the grid
+
+
+def breaking_count(point: Point) -> int:
+    """Two points of the grid cannot be trained."""
+    if point["length"] == 64 and point["stride"] != 16:
+        raise DataError("no room", "features.doc_stride")
+    return count_tokens(point)
+
+
+def rough_ride(sweep: Sweep, *, num_workers: int, seed: int) -> list[tuple[Leg, int]]:
+    """A sweep where legs end in any order, some cut short, some failing, some begun again.
+
+    The legs in the order they began, each with the tokens its trial had then.
+    """
+    choose = random.Random(seed)
+    begun: list[tuple[Leg, int]] = []
+    while True:
+        while len(sweep.running()) < num_workers and (leg := sweep.next_leg()) is not None:
+            begun.append((leg, sweep.trials[leg.trial].num_tokens))
+        if not sweep.running():
+            return begun
+        trial = choose.choice(sweep.running())
+        assert trial.leg is not None
+        until, chance = trial.leg.until_tokens, choose.random()
+        if chance < 0.1:
+            sweep.record_failure(trial.number, "its process died")
+            continue
+        if chance < 0.3 and trial.num_tokens + 10 < until:
+            until = choose.randrange(trial.num_tokens + 10, until)
+        if chance > 0.9:
+            sweep.record_spare(10, trial.number)
+        score = quality(trial.point) + choose.gauss(0, 3)
+        sweep.record_score(trial.number, score=score, num_tokens=until)
+
+
+@pytest.mark.parametrize("default", [DEFAULT, INSIDE])
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(15))
+def test_whatever_happens_every_leg_goes_forward(
+    default: Point, num_workers: int, seed: int
+) -> None:
+    """Legs begin where their trials stand, end at a rung or the end, and none is left waiting."""
+    sweep = Sweep(RULES, ListSearcher(points()), count_tokens=breaking_count, default=default)
+    legs = rough_ride(sweep, num_workers=num_workers, seed=seed)
+    assert len(legs) > 9
+    for leg, stood in legs:
+        total = sweep.trials[leg.trial].total_tokens
+        assert stood < leg.until_tokens <= total
+        assert leg.until_tokens in (*RULES.rungs, total)
+        assert leg.is_final == (leg.until_tokens == total)
+    assert sweep.next_leg() is None
+    assert all(trial.num_tokens <= trial.total_tokens for trial in sweep.trials)
+    assert sweep.num_tokens == sum(t.num_tokens for t in sweep.trials) + sweep.spare_tokens
+    searched = [trial for trial in sweep.trials if trial.kind == "search"]
+    assert len(searched) == 9
+    assert all(trial.rung or trial.status == "failed" for trial in searched)
+    assert all(trial.cause for trial in sweep.trials if trial.status == "failed")
+    if any(trial.status != "failed" for trial in searched):
+        assert any(trial.status == "complete" for trial in searched)
+    defaults = [t for t in sweep.trials if t.kind != "seed" and t.point == default]
+    assert len(defaults) == 1
+    assert defaults[0].status in ("complete", "failed")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_only_those_among_the_best_go_on_whatever_happens(seed: int) -> None:
+    """Each leg beyond a rung is of the best third there, of the default, or of the best left."""
+    sweep = Sweep(RULES, ListSearcher(points()), count_tokens=breaking_count, default=INSIDE)
+    next_leg, seen = sweep.next_leg, []
+
+    def watched() -> Leg | None:
+        is_idle = not [t for t in sweep.running() if t.kind == "search"]
+        leg = next_leg()
+        trial = sweep.trials[leg.trial] if leg else None
+        if trial is None or trial.kind != "search" or not trial.rung or trial.point == INSIDE:
+            return leg
+        here = [
+            t.rung_scores[trial.rung]
+            for t in sweep.trials
+            if trial.rung in t.rung_scores and t.status != "failed"
+        ]
+        better = sum(score > trial.rung_scores[trial.rung] for score in here)
+        best_left = is_idle and trial.rung == max(
+            t.rung for t in sweep.trials if t.status == "waiting" or t is trial
+        )
+        assert better < len(here) // 3 or best_left
+        seen.append(trial.number)
+        return leg
+
+    sweep.next_leg = watched  # type: ignore[method-assign]
+    rough_ride(sweep, num_workers=3, seed=seed)
+    assert seen
+
+
+def test_a_whole_training_cut_short_beyond_a_rung_is_not_sent_back() -> None:
+    """The default, at 700 of 1300 tokens, was promoted from rung 1 to 400 tokens."""
+    sweep = Sweep(RULES, ListSearcher(points()), count_tokens=count_tokens, default=INSIDE)
+    while (leg := sweep.next_leg()) is not None:
+        trial = sweep.trials[leg.trial]
+        assert leg.until_tokens > trial.num_tokens
+        is_cut = trial.point == INSIDE and leg.is_final and trial.num_tokens < 700
+        score = 1000.0 if trial.point == INSIDE else quality(trial.point)
+        sweep.record_score(leg.trial, score=score, num_tokens=700 if is_cut else leg.until_tokens)
+    default = sweep.default_trial()
+    assert default is not None
+    assert (default.status, default.num_tokens) == ("complete", 1300)
+
+
+@pytest.mark.parametrize("kind", ["grid", "random", "optuna"])
+def test_a_sweep_with_failures_is_continued_at_any_event(kind: str) -> None:
+    """Points that cannot be trained, and a process that died, are not tried again.
+
+    A trial that cannot be trained and its failure are written together, so no cut lies between.
+    """
+    rules = SweepRules((100, 400), 3, num_trials=8, num_seeds=2)
+    make = searchers()[kind]
+
+    def sweep_from(events: Sequence[Event]) -> Sweep:
+        return Sweep(rules, make(), count_tokens=count, default=INSIDE, events=events)
+
+    def count(point: Point) -> int:
+        if point["stride"] == 8 and point["length"] != 128:
+            raise DataError("no room", "features.doc_stride")
+        return count_tokens(point)
+
+    def finish(sweep: Sweep) -> None:
+        while (legs := [t.leg for t in sweep.running()] or [sweep.next_leg()]) != [None]:
+            for leg in filter(None, legs):
+                trial = sweep.trials[leg.trial]
+                if leg.until_tokens == 400 and leg.trial % 2:
+                    sweep.record_failure(leg.trial, "its process died")
+                    continue
+                score = quality(trial.point)
+                sweep.record_score(leg.trial, score=score, num_tokens=leg.until_tokens)
+
+    alone = sweep_from([])
+    finish(alone)
+    statuses = [trial.status for trial in alone.trials]
+    assert "failed" in statuses
+    assert "complete" in statuses
+    num_cut = 0
+    for length in range(len(alone.events) + 1):
+        is_pair = [e["event"] for e in alone.events[length - 1 : length + 1]] == [
+            "trial",
+            "failure",
+        ]
+        if is_pair:
+            continue
+        again = sweep_from(json.loads(json.dumps(alone.events[:length])))
+        finish(again)
+        assert again.events == alone.events
+        num_cut += 1
+    assert num_cut > 15
+
+
+@pytest.mark.parametrize("kind", ["grid", "random", "optuna"])
+def test_many_workers_interrupted_at_any_event_finish_what_they_began(kind: str) -> None:
+    """For every prefix: the trials begun are the same, and no trial ends twice."""
+    rules = SweepRules((100, 400), 3, num_trials=8, num_seeds=2)
+    make = searchers()[kind]
+    first = make_sweep(rules, make())
+    simulate(first, num_workers=3, seed=1, noise=3)
+    assert len(first.events) > 25
+    for length in range(len(first.events)):
+        kept = first.events[:length]
+        again = make_sweep(rules, make(), events=kept)
+        begun = [trial.point for trial in again.trials]
+        simulate(again, num_workers=3, seed=length, noise=3)
+        assert [trial.point for trial in again.trials[: len(begun)]] == begun
+        assert begun == [trial.point for trial in first.trials[: len(begun)]]
+        searched = [str(t.point) for t in again.trials if t.kind == "search"]
+        assert len(set(searched)) == len(searched)
+        scored = [e for e in again.events if e["event"] == "score"]
+        ends = [
+            e["trial"] for e in scored if e["num_tokens"] == again.trials[e["trial"]].total_tokens
+        ]
+        assert ends
+        assert len(set(ends)) == len(ends)
+        assert not again.running()
+
+
+def test_without_rungs_every_trial_is_trained_to_its_end() -> None:
+    """In one leg."""
+    sweep = make_sweep(SweepRules((), 4, train_default=False))
+    legs = simulate(sweep, num_workers=2)
+    assert len(legs) == 9
+    assert all(leg.is_final for leg in legs)
+    assert len(finals(sweep)) == 9
+    assert sweep.ranking()[0].point == {"length": 256, "stride": 32}
+
+
+def test_seeds_of_an_earlier_winner_do_not_count() -> None:
+    """A finished sweep that goes on with more trials trains its new winner as often."""
+    searcher = [{"length": 64, "stride": 8}, {"length": 256, "stride": 32}]
+    less, more = (SweepRules((), 4, num_trials=n, train_default=False, num_seeds=3) for n in (1, 2))
+    first = make_sweep(less, ListSearcher(iter(searcher)))
+    simulate(first)
+    again = make_sweep(more, ListSearcher(iter(searcher)), events=first.events)
+    simulate(again)
+    seeds = [(t.point["length"], t.seed) for t in again.trials if t.kind == "seed"]
+    assert seeds == [(64, 1), (64, 2), (256, 1), (256, 2)]
+
+
+def test_seeds_that_fail_are_not_begun_for_ever() -> None:
+    """Each once, and the winner stays."""
+    sweep = make_sweep(SweepRules((100,), 4, train_default=False, num_seeds=3))
+    while (leg := sweep.next_leg()) is not None:
+        trial = sweep.trials[leg.trial]
+        if trial.kind == "seed":
+            sweep.record_failure(leg.trial, "diverged")
+        else:
+            score = quality(trial.point)
+            sweep.record_score(leg.trial, score=score, num_tokens=leg.until_tokens)
+    assert [t.status for t in sweep.trials if t.kind == "seed"] == ["failed", "failed"]
+    assert sweep.ranking()[0].status == "complete"
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_a_sweep_where_nothing_can_be_trained_ends(is_default: bool) -> None:
+    """Every trial failed with its cause, none is ranked, no tokens are spent."""
+
+    def count(point: Point) -> int:
+        raise DataError("no room")
+
+    rules = SweepRules((100, 400), 4, train_default=is_default, num_seeds=3)
+    sweep = make_sweep(rules, count=count)
+    assert simulate(sweep, num_workers=2) == []
+    assert [trial.cause for trial in sweep.trials] == ["no room"] * (9 + is_default)
+    assert sweep.ranking() == []
+    assert sweep.num_tokens == 0
+
+
+def test_a_sweep_whose_trials_all_fail_in_training_ends() -> None:
+    """The searcher hears of each failure once."""
+    told = []
+
+    class Listening(ListSearcher):
+        def tell(self, point: Point, score: float | None) -> None:
+            told.append(score)
+
+    sweep = make_sweep(RULES, Listening(points()))
+    while (leg := sweep.next_leg()) is not None:
+        sweep.record_failure(leg.trial, "its process died")
+    assert told == [None] * 9
+    assert {trial.status for trial in sweep.trials} == {"failed"}
+    assert len(sweep.trials) == 10
+
+
+def test_a_stopped_sweep_begins_nothing_and_goes_on_with_more_tokens() -> None:
+    """What runs when the budget is used up is scored; a trial without its leg comes first later."""
+    small = SweepRules((100, 400), 4, max_tokens=250, train_default=False)
+    sweep = make_sweep(small)
+    first, second = sweep.next_leg(), sweep.next_leg()
+    assert sweep.next_leg() is None
+    assert sweep.is_stopped
+    for leg in (first, second):
+        assert leg is not None
+        sweep.record_score(leg.trial, score=1.0, num_tokens=leg.until_tokens)
+    assert sweep.next_leg() is None
+    assert [trial.num_tokens for trial in sweep.trials] == [100, 100, 0]
+    again = make_sweep(events=sweep.events)
+    assert again.next_leg() == Leg(2, 100, is_final=False)
+    simulate(again)
+    assert len(again.trials) == 9
+    assert finals(again)
+
+
+def test_of_equal_scores_the_cheaper_trial_ranks_first() -> None:
+    """Then the one begun first; one that is complete before any that is not."""
+    sweep = make_sweep(SweepRules((), 4, train_default=False))
+    while (leg := sweep.next_leg()) is not None:
+        sweep.record_score(leg.trial, score=50.0, num_tokens=leg.until_tokens)
+    ranking = [(trial.total_tokens, trial.number) for trial in sweep.ranking()]
+    assert len(ranking) == 9
+    assert ranking == sorted(ranking)
+    halved = make_sweep()
+    simulate(halved, noise=20)
+    standing = [(t.status != "complete", -t.rung) for t in halved.ranking()]
+    assert len(standing) == 9
+    assert standing == sorted(standing)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a trial that ends below a rung is not compared there, and ends the search",
+)
+@pytest.mark.parametrize("short", [90, 300, 400])
+def test_a_short_training_does_not_end_the_search(short: int) -> None:
+    """As with one epoch beside four: no other has scored more after at least as many tokens.
+
+    One that ends below a rung scores 40 at its end. Longer ones score 60 and more at that rung,
+    of as many tokens, and wait there for ever.
+    """
+
+    def count(point: Point) -> int:
+        return short if point["length"] == 64 else 1600
+
+    sweep = make_sweep(SweepRules((100, 400), 4, train_default=False), count=count)
+    while (leg := sweep.next_leg()) is not None:
+        point = sweep.trials[leg.trial].point
+        score = 50 + quality(point)
+        if point["length"] == 64:
+            score = 40 if leg.is_final else 90.0 * (point["stride"] == 32)
+        sweep.record_score(leg.trial, score=score, num_tokens=leg.until_tokens)
+    winner = sweep.ranking()[0]
+    assert winner.score is not None
+    beaten_by = [
+        trial.point
+        for trial in sweep.trials
+        if trial.score is not None
+        and trial.score > winner.score
+        and trial.num_tokens >= winner.num_tokens
+    ]
+    assert beaten_by == []
