@@ -27,6 +27,7 @@ from qa_core.analysis import analyse, compare_scores
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints
 from qa_core.halving import Sweep, Trial
 from qa_core.scoring import GivenScores, given_scores
+from qa_core.search_space import same_point
 from qa_core.sensitivity import key_sensitivities
 from qa_core.storage import is_directory, join, list_files, read_bytes, write_parquet
 
@@ -57,7 +58,8 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
     legs = {trial.number: read_legs(run, trial) for trial in sweep.trials}
     ranking = ranked(sweep, legs, metric)
     winner = ranking[0]
-    seeds = [winner, *(t for t in sweep.trials if t.kind == "seed" and t.status == "complete")]
+    others = [t for t in sweep.trials if t.kind == "seed" and t.status == "complete"]
+    seeds = [winner, *(t for t in others if same_point(t.point, winner.point))]
     best = max(seeds, key=lambda trial: best_score(trial, legs, metric))
     chosen = choose(best, legs, inputs, run, use_gpu=use_gpu)
     threshold = chosen.metrics.get("null_threshold")

@@ -202,6 +202,9 @@ class Sweep:
         rung = len(rungs) + 1 if leg.is_final else sum(tokens <= num_tokens for tokens in rungs)
         is_first = not trial.rung_scores
         trial.rung_scores[rung] = score
+        ahead = sum(tokens < trial.total_tokens for tokens in rungs)
+        if leg.is_final and ahead < len(rungs):  # no further than a rung: it stands there as it is
+            trial.rung_scores[ahead + 1] = score
         trial.status = "complete" if leg.is_final else "waiting"
         # What all trials have: a score after as many tokens, or of their end.
         is_told = leg.is_final if self.rules.reduction_factor == 1 else is_first
@@ -260,11 +263,17 @@ class Sweep:
         return None
 
     def _deserves(self, trial: Trial, rung: int) -> bool:
-        """Whether a trial is at a rung for its scores, not for being the default setting."""
+        """Whether a trial is at a rung for its scores there and before.
+
+        It may be there for being the default setting, or its whole training for being short.
+        """
         before = [lower for lower in trial.rung_scores if lower < rung]
-        if not before or not same_point(trial.point, self.default):
+        if not before:
             return True
-        return self._been_at(max(before))[0] is trial
+        best = self._been_at(max(before))
+        if rung > len(self.rules.rungs):
+            return trial in best[: max(1, len(best) // self.rules.reduction_factor)]
+        return best[0] is trial or not same_point(trial.point, self.default)
 
     def _another_seed(self) -> Leg | None:
         """The winner with another seed, when the search is over."""
