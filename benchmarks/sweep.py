@@ -32,6 +32,7 @@ from benchmarks.figures import show_figures, write_figures
 from benchmarks.memory import family
 from benchmarks.notebook_sweep import NotebookTask, run_setting_apart
 from benchmarks.sweep_replay import replay_all
+from benchmarks.training_loop import DEFAULTS
 from jobs.models import resolve_model
 from qa_core.demo_corpus import generate_corpus
 
@@ -56,7 +57,7 @@ class Setting:
     """Values of max_length."""
     strides: list[int] = field(default_factory=lambda: [4, 8, 12])
     """Values of doc_stride."""
-    learning_rate: float = 1e-4
+    learning_rate: float = DEFAULTS.learning_rate
     """Of all settings."""
     num_epochs: int = 1
     """Of all settings."""
