@@ -127,10 +127,12 @@ class LegTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no types he
             result = next(self.results)
             return {name: result[name] for name in TOLD if name in result}
         except QAError as error:
-            return {"done": True, "failure": str(error)}
+            cause = str(error)
         except Exception as error:
             logging.getLogger(__name__).exception("a trial failed")
-            return {"done": True, "failure": f"{type(error).__name__}: {root_cause(error)}"}
+            cause = f"{type(error).__name__}: {root_cause(error)}"
+        # Ray Tune asks every result for the figure that searchers look at.
+        return {"done": True, "failure": cause, "num_tokens": 0}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: checkpoints are in the trial's folder."""
