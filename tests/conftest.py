@@ -68,7 +68,9 @@ def local_ray() -> Iterator[LocalRay]:
     with ExitStack() as stack:
         ports = free_ports(4)
         # The paths of Ray's sockets may have no more than 107 bytes: not below pytest's folder.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray", dir="/tmp"))
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
+        )
         log = stack.enter_context(Path(folder, "head.log").open("w"))
         command = [
             str(Path(sys.executable).with_name("ray")),
