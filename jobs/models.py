@@ -53,15 +53,20 @@ def check_model(name_or_path: str, features: FeatureSettings) -> str:
     model = resolve_model(name_or_path)
     tokenizer = load_tokenizer(local_model(model))
     check_offsets(tokenizer)
+    config = load_model_config(model)
+    check_vocabulary(tokenizer, config)
+    check_windows(features, tokenizer=tokenizer, model_config=config)
+    return model
+
+
+def check_windows(features: FeatureSettings, *, tokenizer: Any, model_config: Any) -> None:
+    """Raise where a model cannot have windows of such sizes."""
     check_window_sizes(
         num_special_tokens=probe_template(tokenizer).num_special_tokens,
         max_length=features.max_length,
         doc_stride=features.doc_stride,
     )
-    config = load_model_config(model)
-    check_vocabulary(tokenizer, config)
-    check_max_length(features.max_length, tokenizer=tokenizer, model_config=config)
-    return model
+    check_max_length(features.max_length, tokenizer=tokenizer, model_config=model_config)
 
 
 @lru_cache(maxsize=4)

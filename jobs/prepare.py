@@ -29,7 +29,7 @@ from jobs.configuration import (
     parse_config,
 )
 from jobs.console import STAGE_FACTS, show_plans, show_prepared, show_stages, warn
-from jobs.models import check_model, load_model_config
+from jobs.models import check_model, check_windows, load_model_config
 from jobs.prepared import Prepared, load_prepared, read_rejections, save_prepared
 from jobs.token_pipeline import Split, make_tokens
 from jobs.token_shards import EXAMPLES_PER_SHARD
@@ -42,7 +42,6 @@ from jobs.token_store import (
 )
 from jobs.window_plans import count_windows, plan_windows
 from qa_core.errors import ConfigError
-from qa_core.features import check_max_length, check_window_sizes
 from qa_core.reading import (
     ReadingRules,
     check_rejected_fraction,
@@ -54,7 +53,7 @@ from qa_core.storage import (
     read_table,
 )
 from qa_core.token_tables import TOKENS_VERSION
-from qa_core.tokenizing import probe_template, tokenizer_digest
+from qa_core.tokenizing import tokenizer_digest
 
 SPLITS = ("train", "dev")
 
@@ -158,23 +157,19 @@ def warn_shared_contexts(train: Prepared, dev: Prepared) -> None:
 
 def report_sizes(config: PrepareConfig, model: str) -> list[FeatureSettings]:
     """The configured sizes, then those of the report that are possible, large ones first."""
-    tokenizer, model_config = cached_tokenizer(model), load_model_config(model)
-    num_special_tokens = probe_template(tokenizer).num_special_tokens
     pairs = [(a, b) for a in config.report_max_length for b in config.report_doc_stride]
     configured = (config.features.max_length, config.features.doc_stride)
     sizes = [FeatureSettings(*configured)]
     for max_length, doc_stride in sorted({*pairs} - {configured}, reverse=True):
+        size = FeatureSettings(max_length=max_length, doc_stride=doc_stride)
         try:
-            check_window_sizes(
-                num_special_tokens=num_special_tokens,
-                max_length=max_length,
-                doc_stride=doc_stride,
+            check_windows(
+                size, tokenizer=cached_tokenizer(model), model_config=load_model_config(model)
             )
-            check_max_length(max_length, tokenizer=tokenizer, model_config=model_config)
         except ValueError as error:
             warn(f"left out of the report: {error}")
             continue
-        sizes.append(FeatureSettings(max_length=max_length, doc_stride=doc_stride))
+        sizes.append(size)
     return sizes
 
 

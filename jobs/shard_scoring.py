@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import ray
 import torch
 from numpy.typing import NDArray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.cluster import count_scorers
 from jobs.configuration import DecodingSettings, TrainConfig
@@ -222,6 +223,7 @@ def score_on_ranks(
     prepared: Prepared,
     *,
     ranks: Ranks,
+    decoder: Any,
     rules: PaddingRules,
     out_folder: str,
     decoding: DecodingSettings,
@@ -229,7 +231,8 @@ def score_on_ranks(
 ) -> Scored:
     """`score_prepared` for a model that the ranks of a training have in memory.
 
-    Each rank computes the logits of its share of the pieces; remote tasks decode and score them.
+    Each rank computes the logits of its share of the pieces; `decoder` (of `start_decoder`)
+    decodes and scores them.
     What is there already is not scored again.
     """
     done = join(out_folder, SCORES)
@@ -251,7 +254,7 @@ def score_on_ranks(
         features = piece_windows(near, piece).features
         start, end = predict_logits(model, features, rules=rules, device=ranks.process.device)
         row = {**asdict(piece), "start_logits": start, "end_logits": end}
-        pending.append(decode_remotely.remote(decode, row))
+        pending.append(decoder.decode.remote(decode, row))
         if len(pending) > PIECES_AHEAD:
             tables.append(ray.get(pending.pop(0)))
     tables += ray.get(pending)
@@ -267,11 +270,21 @@ def score_on_ranks(
     return scored_from_table(table)
 
 
-# It takes a hundredth of the time of the logits, whose process waits for the last of it.
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]  # Ray's types do not hold under strict
-def decode_remotely(decode: Callable[[dict[str, Any]], pa.Table], row: dict[str, Any]) -> pa.Table:
-    """`decode_piece` of one piece, in a process of its own."""
-    return decode({name: [value] for name, value in row.items()})
+# Decoding takes a hundredth of the time of the logits, whose process waits for the last of it.
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class Decoder:
+    """A process that decodes and scores pieces; to start one takes longer than most of its work."""
+
+    def decode(self, decode: Callable[[dict[str, Any]], pa.Table], row: dict[str, Any]) -> pa.Table:
+        """`decode_piece` of one piece."""
+        return decode({name: [value] for name, value in row.items()})
+
+
+def start_decoder() -> Any:
+    """A `Decoder` on this node, which ends when nobody has it any more."""
+    here = ray.get_runtime_context().get_node_id()
+    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
+    return Decoder.options(scheduling_strategy=strategy).remote()  # type: ignore[attr-defined]
 
 
 def summarize(scored: Scored, prepared: Prepared, threshold: float | None) -> dict[str, Any]:

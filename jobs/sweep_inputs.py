@@ -9,21 +9,18 @@ from typing import Any
 
 from jobs.configuration import FeatureSettings, SweepConfig, get_value
 from jobs.console import warn
-from jobs.models import check_model, load_model_config, model_digest
+from jobs.leg import scored_windows
+from jobs.models import check_model, check_windows, load_model_config, model_digest
 from jobs.prepare import find_split, input_digest, prepare_split, warn_shared_contexts
 from jobs.prepared import Prepared, check_not_empty, load_prepared, read_rejections, save_prepared
 from jobs.space import default_point, with_point
 from jobs.token_pipeline import Split
 from jobs.token_store import cached_tokenizer
-from jobs.training_worker import batch_size
-from jobs.trial import scored_windows
+from jobs.training_worker import check_batches
 from jobs.window_plans import count_windows
-from qa_core.batch_plan import check_budget, check_ranks
 from qa_core.errors import ConfigError, QAError
-from qa_core.features import check_max_length, check_window_sizes
 from qa_core.reading import check_rejected_fraction
 from qa_core.search_space import Domain, Point, Space, Values
-from qa_core.tokenizing import probe_template
 
 # The keys whose values decide which tokens a trial needs.
 SOURCES, MODEL = "data.train", "model.name_or_path"
@@ -158,13 +155,7 @@ class SweepInputs:
             raise broken
         train = self.counted_windows(split, model, config.features)
         dev = self.counted_windows(self.dev, model, scored_windows(config.features))
-        check_ranks(
-            train.num_features,
-            world_size=config.scaling.num_workers,
-            batch_size=batch_size(config),
-        )
-        if config.train.tokens_per_batch:
-            check_budget(train.longest, config.train.tokens_per_batch)
+        check_batches(config, train)
         return PointInputs(model, train, dev)
 
     def sources(self, config: SweepConfig) -> tuple[Split, str]:
@@ -265,15 +256,9 @@ def check_usable(name: str) -> str:
 @cache
 def size_problem(size: FeatureSettings, model: str) -> str | None:
     """Why a model cannot have windows of a size; None where it can."""
-    tokenizer = cached_tokenizer(model)
     try:
-        check_window_sizes(
-            num_special_tokens=probe_template(tokenizer).num_special_tokens,
-            max_length=size.max_length,
-            doc_stride=size.doc_stride,
-        )
-        check_max_length(
-            size.max_length, tokenizer=tokenizer, model_config=load_model_config(model)
+        check_windows(
+            size, tokenizer=cached_tokenizer(model), model_config=load_model_config(model)
         )
     except QAError as error:
         return str(error)

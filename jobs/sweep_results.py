@@ -1,13 +1,11 @@
 """The end of a sweep: the winner's files, a table of all trials, and how sure it all is."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from jobs.artefacts import (
     save_model,
@@ -18,18 +16,20 @@ from jobs.artefacts import (
     write_report,
 )
 from jobs.configuration import FeatureSettings, SweepConfig
+from jobs.leg import scored_windows, scoring_folder
 from jobs.prepared import Prepared
 from jobs.shard_scoring import Scored, load_scored, score_prepared, summarize
 from jobs.space import with_point
 from jobs.sweep_inputs import SweepInputs
-from jobs.trial import LEGS, scored_windows, scoring_folder, trial_folder
-from qa_core.analysis import analyse, compare_scores
+from jobs.sweep_table import Legs, best_score, best_windows, read_legs, results_table, trial_row
+from jobs.trial import trial_folder
+from qa_core.analysis import NOT_DISTINGUISHABLE, analyse, compare_scores
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints
 from qa_core.halving import Sweep, Trial
 from qa_core.scoring import GivenScores, given_scores
 from qa_core.search_space import same_point
 from qa_core.sensitivity import key_sensitivities
-from qa_core.storage import is_directory, join, list_files, read_bytes, write_parquet
+from qa_core.storage import join, write_parquet
 
 SWEEP, TABLE, METRICS = "sweep.json", "results.parquet", "metrics.json"
 
@@ -38,7 +38,6 @@ SWEEP, TABLE, METRICS = "sweep.json", "results.parquet", "metrics.json"
 class Chosen:
     """A trial's last checkpoint with the windows it does best with, scored on all dev questions."""
 
-    trial: Trial
     checkpoint: str
     dev: Prepared
     folder: str  # of its answers
@@ -100,7 +99,7 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
     }
     write_json(join(run, SWEEP), found)
     order = [*ranking, *(trial for trial in sweep.trials if trial not in ranking)]
-    rows = [trial_row(trial, legs, inputs, is_winner=trial is best) for trial in order]
+    rows = [trial_row(trial, legs, metric=metric, is_winner=trial is best) for trial in order]
     write_parquet(join(run, TABLE), results_table(rows))
     write_report(
         run,
@@ -110,23 +109,6 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
         rejections=rejections,
     )
     write_json(join(run, METRICS), {**chosen.metrics, "trial": best.number})
-
-
-def read_legs(run: str, trial: Trial) -> list[dict[str, Any]]:
-    """The results of a trial's legs, in order."""
-    folder = join(trial_folder(run, trial.number), LEGS)
-    files = list_files(folder) if is_directory(folder) else []
-    return sorted((json.loads(read_bytes(file)) for file in files), key=lambda r: r["num_tokens"])
-
-
-Legs = Mapping[int, Sequence[dict[str, Any]]]
-
-
-def best_score(trial: Trial, legs: Legs, metric: str) -> float:
-    """The best score of a complete trial over all windows it was scored with, or its latest."""
-    sizes = legs[trial.number][-1]["sizes"] if legs[trial.number] else []
-    scores = [row[metric] for row in sizes] or [trial.score if trial.score is not None else -1.0]
-    return float(max(scores))
 
 
 def ranked(sweep: Sweep, legs: Legs, metric: str) -> list[Trial]:
@@ -144,13 +126,10 @@ def ranked(sweep: Sweep, legs: Legs, metric: str) -> list[Trial]:
 
 def choose(trial: Trial, legs: Legs, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Chosen:
     """A trial's last checkpoint with its best windows; scored now where it was not yet."""
-    metric = inputs.config.tune.metric
     config = with_point(inputs.config, trial.point)
     size = scored_windows(config.features)
-    sizes = legs[trial.number][-1]["sizes"] if legs[trial.number] else []
-    if sizes:
-        # Of equals the windows it was trained with, then the shorter ones.
-        row = min(sizes, key=lambda row: (-row[metric], row is not sizes[0], row["max_length"]))
+    row = best_windows(trial, legs, inputs.config.tune.metric)
+    if row is not None:
         size = FeatureSettings(max_length=row["max_length"], doc_stride=row["doc_stride"])
     return score_now(trial, size, inputs, run, use_gpu=use_gpu)
 
@@ -174,7 +153,7 @@ def score_now(
         has_null=dev.has_unanswerable,
         use_gpu=use_gpu,
     )
-    return Chosen(trial, checkpoint, dev, out_folder, scored, summarize(scored, dev, None))
+    return Chosen(checkpoint, dev, out_folder, scored, summarize(scored, dev, None))
 
 
 def compare(
@@ -211,7 +190,7 @@ def compare_with(
     metric = inputs.config.tune.metric
     if winner.status == other.status == "complete":
         ours = choose(winner, legs, inputs, run, use_gpu=use_gpu).given
-        if same_setting(other, inputs):
+        if same_point(other.point, inputs.default()):  # it has windows of its own
             size = scored_windows(with_point(inputs.config, other.point).features)
             theirs = score_now(other, size, inputs, run, use_gpu=use_gpu).given
         else:
@@ -226,14 +205,9 @@ def compare_with(
         when = f"both after {pair[1]['num_tokens']:,} real tokens"
     found = compare_scores(*common_examples(ours, theirs))[metric]
     words = "better" if found["difference"] > 0 else "worse"
-    if found["low"] <= 0 <= found["high"]:
-        words = "not distinguishable at this size"
+    if found["verdict"] == NOT_DISTINGUISHABLE:
+        words = NOT_DISTINGUISHABLE
     return {"trial": other.number, "when": when, **found, "words": words}
-
-
-def same_setting(trial: Trial, inputs: SweepInputs) -> bool:
-    """Whether a trial is the default setting's, which has windows of its own."""
-    return all(trial.point[key] == value for key, value in inputs.default().items())
 
 
 def common_leg(
@@ -307,97 +281,3 @@ def remarks(sweep: Sweep, config: SweepConfig, winner: Trial) -> list[str]:
             f"batch, accumulated; {sweep.spare_tokens:,} tokens were trained in vain"
         )
     return found
-
-
-def trial_row(trial: Trial, legs: Legs, inputs: SweepInputs, *, is_winner: bool) -> dict[str, Any]:
-    """A trial's row of results.parquet."""
-    metric = inputs.config.tune.metric
-    done = legs[trial.number]
-    last = done[-1] if done else None
-    sizes = last["sizes"] if last else []
-    best = min(sizes, key=lambda row: (-row[metric], row is not sizes[0]), default=None)
-    return {
-        "trial": trial.number,
-        "kind": trial.kind,
-        "seed": trial.seed,
-        "status": "waiting" if trial.status == "running" else trial.status,  # its turn never came
-        "is_winner": is_winner,
-        "cause": trial.cause,
-        **trial.point,
-        "total_tokens": trial.total_tokens,
-        "num_tokens": trial.num_tokens,
-        "exact": last["metrics"]["exact"] if last else None,
-        "f1": last["metrics"]["f1"] if last else None,
-        "eval_loss": last["metrics"]["eval_loss"] if last else None,
-        "null_threshold": last["metrics"].get("null_threshold") if last else None,
-        "best_max_length": best["max_length"] if best else None,
-        "best_doc_stride": best["doc_stride"] if best else None,
-        "best_score": best[metric] if best else None,
-        "train_seconds": sum(leg["train_seconds"] for leg in done),
-        "score_seconds": sum(leg["score_seconds"] for leg in done),
-        "times_halved": last["times_halved"] if last else 0,
-        "rungs": [
-            {
-                "num_tokens": leg["num_tokens"],
-                "step": leg["step"],
-                "total": leg["metrics"]["total"],
-                "exact": leg["metrics"]["exact"],
-                "f1": leg["metrics"]["f1"],
-            }
-            for leg in done
-        ],
-        "sizes": sizes,
-    }
-
-
-RUNG = pa.struct(
-    [
-        ("num_tokens", pa.int64()),
-        ("step", pa.int64()),
-        ("total", pa.int64()),  # questions scored
-        ("exact", pa.float64()),
-        ("f1", pa.float64()),
-    ]
-)
-SIZE = pa.struct(
-    [
-        ("max_length", pa.int64()),
-        ("doc_stride", pa.int64()),
-        ("f1", pa.float64()),
-        ("exact", pa.float64()),
-    ]
-)
-COLUMNS = {
-    "trial": pa.int64(),
-    "kind": pa.string(),
-    "seed": pa.int64(),
-    "status": pa.string(),
-    "is_winner": pa.bool_(),
-    "cause": pa.string(),
-    "total_tokens": pa.int64(),
-    "num_tokens": pa.int64(),
-    "exact": pa.float64(),
-    "f1": pa.float64(),
-    "eval_loss": pa.float64(),
-    "null_threshold": pa.float64(),
-    "best_max_length": pa.int64(),
-    "best_doc_stride": pa.int64(),
-    "best_score": pa.float64(),
-    "train_seconds": pa.float64(),
-    "score_seconds": pa.float64(),
-    "times_halved": pa.int64(),
-    "rungs": pa.list_(RUNG),
-    "sizes": pa.list_(SIZE),
-}
-
-
-def results_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The rows as a table; keys whose values are of several kinds are text."""
-    arrays = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        try:
-            arrays[name] = pa.array(values, COLUMNS.get(name))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            arrays[name] = pa.array([json.dumps(value) for value in values])
-    return pa.table(arrays)

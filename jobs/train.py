@@ -54,9 +54,8 @@ from jobs.shard_scoring import METRICS, SCORING, load_scored, read_curve
 from jobs.teaching import find_teacher
 from jobs.token_pipeline import Split
 from jobs.tracking import Trackers, check_trackers
-from jobs.training_worker import TrainTask, batch_size, train_worker, worker_resources
+from jobs.training_worker import TrainTask, check_batches, train_worker, worker_resources
 from qa_core.analysis import analyse
-from qa_core.batch_plan import check_budget, check_ranks
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints, read_history, step_name
 from qa_core.errors import QAError
 from qa_core.reporting import learning_curve
@@ -95,13 +94,7 @@ def prepare_task(config: TrainConfig, splits: Sequence[Split], model: str, run: 
     train, dev = (prepare_split(split, model, config.features, storage_path) for split in splits)
     write_rejections(run, (train, dev))
     warn_shared_contexts(train, dev)
-    check_ranks(
-        train.num_features,
-        world_size=config.scaling.num_workers,
-        batch_size=batch_size(config),
-    )
-    if config.train.tokens_per_batch:
-        check_budget(train.longest, config.train.tokens_per_batch)
+    check_batches(config, train)
     use_gpu = wants_gpu(config.scaling.use_gpu)
     return TrainTask(
         config,

@@ -21,7 +21,7 @@ from jobs.ranks import Ranks, ranks_of_ray_train
 from jobs.teaching import teacher_blocks
 from jobs.token_store import cached_tokenizer
 from jobs.tracking import StepValues, Trackers
-from qa_core.batch_plan import BatchSize
+from qa_core.batch_plan import BatchSize, check_budget, check_ranks
 from qa_core.batching import padding_rules
 from qa_core.checkpoints import (
     CHECKPOINTS,
@@ -170,6 +170,17 @@ def batch_size(config: TrainConfig) -> BatchSize:
         num_features=0 if train.tokens_per_batch else train.per_worker_batch_size,
         num_tokens=train.tokens_per_batch or 0,
     )
+
+
+def check_batches(config: TrainConfig, train: Prepared) -> None:
+    """Raise where the training windows cannot be dealt to the workers in such batches."""
+    check_ranks(
+        train.num_features,
+        world_size=config.scaling.num_workers,
+        batch_size=batch_size(config),
+    )
+    if config.train.tokens_per_batch:
+        check_budget(train.longest, config.train.tokens_per_batch)
 
 
 class Keeper:

@@ -22,16 +22,7 @@ from qa_core.searching import (
     check_optuna,
     make_searcher,
 )
-
-MIXED: Space = {
-    "length": Values((64, 128, 256, None)),
-    "stride": Range(8, 64, step=8, is_whole=True),
-    "rate": Range(1e-5, 1e-3, is_log=True),
-    "epochs": Range(1, 4, is_whole=True),
-    "batch": Range(4, 64, is_log=True, is_whole=True),
-    "warmup": Range(0.0, 0.2, step=0.05),
-    "decay": Range(0.7, 1.0),
-}
+from tests.test_search_space import MIXED
 
 
 def no_problem(point: Point) -> str | None:

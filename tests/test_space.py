@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.configuration import SweepConfig
 from jobs.space import default_point, describe_space, parse_sweep, with_point
 from jobs.tune import check_settings, searcher_name, sweep_document
 from qa_core.errors import ConfigError, QAError
@@ -164,4 +163,3 @@ def test_a_fraction_of_a_gpu_is_for_one_worker() -> None:
     config, _ = parse_sweep([*more, "--scaling.num_workers=2"])
     with pytest.raises(ConfigError, match="whole GPUs"):
         check_settings(config)
-    assert isinstance(config, SweepConfig)

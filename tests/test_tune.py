@@ -17,13 +17,16 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering
 
-from jobs import trial, tune
+from jobs import leg as leg_module
+from jobs import tune
 from jobs.cluster import check_workers
-from jobs.configuration import ScalingSettings
+from jobs.configuration import FeatureSettings, ScalingSettings, TrackingSettings
+from jobs.leg import scoring_folder
 from jobs.ranks import one_rank
+from jobs.shard_scoring import load_scored, start_decoder
 from jobs.space import parse_sweep
 from jobs.sweep_inputs import SweepInputs
-from jobs.trial import LegTask, SweepTask, leg_task, run_leg, train_leg
+from jobs.trial import SweepTask, describe_leg, run_leg, trial_folder
 from qa_core.answering import SETTINGS_KEY
 from qa_core.errors import ConfigError, DataError, QAError, ResourceError
 from qa_core.halving import Leg
@@ -32,6 +35,7 @@ from qa_core.scoring import score_predictions
 from tests.conftest import LocalRay
 from tests.runs import read_json, settings, write_json
 from tests.test_jobs import ARTEFACTS
+from tests.test_tracking import read_points
 
 TOP = Path(__file__).parent.parent
 SECONDS_TO_SCORE = 500  # of a sweep that is killed, on a busy machine
@@ -124,14 +128,6 @@ def test_the_table_has_a_row_a_trial(small: Path) -> None:
     stopped = [row for row in search if row["status"] == "waiting"]
     assert stopped
     assert all(0 < row["num_tokens"] < row["total_tokens"] for row in stopped)
-
-
-def test_a_trial_has_its_own_tensorboard(data: dict[str, str], small: Path) -> None:
-    """Loss and scores of each, where they were asked for; here they were not."""
-    assert not list(small.rglob("events.out*"))
-    curve = sorted((small / "trials" / "0000" / "scoring").glob("step-*/metrics.json"))
-    assert curve
-    assert read_json(curve[0])["f1"] >= 0
 
 
 def test_trials_share_tokens_and_gold_answers(small: Path) -> None:
@@ -376,26 +372,38 @@ def test_a_submitted_sweep_leaves_the_same_files(
 
 
 @pytest.fixture
-def one_leg(
+def two_legs(
     data: dict[str, str], tiny_model: Path, tmp_path: Path
-) -> tuple[SweepTask, dict[str, Any]]:
-    """A sweep's task and the first leg of one of its trials, as its process is told of it."""
+) -> tuple[SweepTask, list[dict[str, Any]]]:
+    """A sweep's task and the first legs of two trials, of long and of short windows."""
     arguments = given(data, tiny_model, tmp_path, **{"train.num_epochs": 2})
     config, space = parse_sweep(arguments)
     inputs = SweepInputs(config, space)
-    point = {"features.max_length": 96, "features.doc_stride": 24}
-    inputs.prepare(str(tmp_path), [point])
+    points = [{"features.max_length": size, "features.doc_stride": 24} for size in (96, 64)]
+    inputs.prepare(str(tmp_path), points)
     (tmp_path / "sweep").mkdir()
     task = SweepTask(
         config, str(tmp_path / "sweep"), False, (), part=1.0, deadline=None, is_nested=False
     )
-    leg = Leg(0, 1200, is_final=False)
-    return task, trial.describe_leg(leg, point, 0, inputs.describe(point))
+    legs = [
+        describe_leg(Leg(number, 1200, is_final=False), point, 0, inputs.describe(point))
+        for number, point in enumerate(points)
+    ]
+    return task, legs
+
+
+@pytest.fixture
+def one_leg(
+    two_legs: tuple[SweepTask, list[dict[str, Any]]],
+) -> tuple[SweepTask, dict[str, Any]]:
+    """A sweep's task and the first leg of one of its trials, as its process is told of it."""
+    task, legs = two_legs
+    return task, legs[0]
 
 
 def run_to_end(task: SweepTask, leg: dict[str, Any]) -> dict[str, Any]:
     """The result of a leg."""
-    *_, result = run_leg(task, leg)
+    *_, result = run_leg(task, leg, start_decoder())
     return result
 
 
@@ -420,39 +428,39 @@ def test_a_leg_goes_on_from_the_checkpoint_of_the_one_before(
 
 
 def test_a_part_of_the_questions_is_scored_at_a_rung(
-    one_leg: tuple[SweepTask, dict[str, Any]],
+    two_legs: tuple[SweepTask, list[dict[str, Any]]],
 ) -> None:
     """The same ones for every size of windows, with and without answers; all of them at the end."""
-    task, leg = one_leg
+    task, legs = two_legs
     task = replace(task, part=0.5)
-    totals, answered = [], []
-    for number, size in enumerate((64, 96)):
-        point = {"features.max_length": size, "features.doc_stride": 24}
-        more = {"trial": number, "point": point}
-        if size == 64:
-            counted = leg_task(task, leg, "none").trial.dev
-            assert counted.num_examples == 40
-        found = run_to_end(task, {**leg, **more}) if size == 96 else None
-        if found:
-            totals.append(found["metrics"]["total"])
-            answered.append(found["metrics"]["HasAns_total"])
-    assert totals == [20]
-    assert answered == [18]  # of 35; 5 have none, of which 2 are taken
-    whole = run_to_end(task, {**leg, "trial": 1, "until_tokens": 10**6, "is_final": True})
+    scored = []
+    for leg in legs:
+        found = run_to_end(task, leg)
+        assert (found["metrics"]["total"], found["metrics"]["HasAns_total"]) == (20, 18)  # 40, 35
+        size = FeatureSettings(
+            max_length=leg["point"]["features.max_length"],
+            doc_stride=leg["point"]["features.doc_stride"],
+        )
+        folder = trial_folder(task.run, leg["trial"])
+        scored.append(load_scored(scoring_folder(folder, found["step"], size, part=0.5)).scores)
+    assert list(scored[0].ids) == list(scored[1].ids)
+    assert len(set(scored[0].ids)) == 20
+    whole = run_to_end(task, {**legs[0], "until_tokens": 10**6, "is_final": True})
     assert whole["metrics"]["total"] == 40
 
 
-def test_a_leg_whose_time_is_over_is_kept_and_scored(
-    one_leg: tuple[SweepTask, dict[str, Any]],
-) -> None:
-    """With all questions; it has no result, so that a later submission goes on with it."""
+def test_a_trial_has_its_own_curve(one_leg: tuple[SweepTask, dict[str, Any]]) -> None:
+    """Losses and scores are in the folder of the trial, for the trackers that are asked for."""
     task, leg = one_leg
-    final = {**leg, "until_tokens": 10**6, "is_final": True}
-    cut = run_to_end(replace(task, deadline=time.time() - 1, part=0.5), final)
-    assert cut["is_cut"]
-    assert 0 < cut["num_tokens"] < 3000
-    assert cut["metrics"]["total"] == 40
-    assert run_to_end(task, final)["step"] > cut["step"]
+    task = replace(
+        task, config=replace(task.config, tracking=TrackingSettings(trackers=["tensorboard"]))
+    )
+    found = run_to_end(task, leg)
+    folder = Path(trial_folder(task.run, leg["trial"]))
+    points = read_points(folder / "tensorboard")
+    assert [step for name, step, _ in points if name == "train/loss"][-1] == found["step"]
+    [(step, f1)] = [(step, value) for name, step, value in points if name == "eval/f1"]
+    assert (step, f1) == (found["step"], pytest.approx(found["metrics"]["f1"], rel=1e-6))
 
 
 @pytest.mark.parametrize(
@@ -466,14 +474,14 @@ def test_out_of_memory_is_tried_again_with_half_the_batch(
     """As often as needed; the steps are those of the configured batch, accumulated."""
     task, leg = one_leg
     expected = run_to_end(task, {**leg, "trial": 1})
-    make_trainer = trial.make_trainer
+    make_trainer = leg_module.make_trainer
 
     def with_little_memory(job: Any, *arguments: Any) -> Any:
         if job.config.train.per_worker_batch_size > 2:
             raise error
         return make_trainer(job, *arguments)
 
-    monkeypatch.setattr(trial, "make_trainer", with_little_memory)
+    monkeypatch.setattr(leg_module, "make_trainer", with_little_memory)
     found = run_to_end(task, leg)
     assert found["times_halved"] == 2
     assert (found["step"], found["num_tokens"]) == (expected["step"], expected["num_tokens"])
@@ -488,7 +496,7 @@ def test_out_of_memory_with_a_batch_of_one_is_the_end(
     def fail(*arguments: Any) -> Any:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(trial, "make_trainer", fail)
+    monkeypatch.setattr(leg_module, "make_trainer", fail)
     with pytest.raises(MemoryError):
         run_to_end(task, leg)
     assert read_json(Path(task.run, "trials", "0000", "halved.json"))["times"] == 3
@@ -500,14 +508,14 @@ def test_an_attempt_that_ran_out_of_memory_is_forgotten_and_counted(
     """Its checkpoints are of another batch plan; the tokens it trained are told."""
     task, leg = one_leg
     first = run_to_end(task, leg)
-    make_trainer = trial.make_trainer
+    make_trainer = leg_module.make_trainer
 
     def with_little_memory(job: Any, *arguments: Any) -> Any:
         if job.config.train.per_worker_batch_size > 4:
             raise MemoryError("no room")
         return make_trainer(job, *arguments)
 
-    monkeypatch.setattr(trial, "make_trainer", with_little_memory)
+    monkeypatch.setattr(leg_module, "make_trainer", with_little_memory)
     found = run_to_end(task, {**leg, "until_tokens": 3000})
     assert found["spare_tokens"] == first["num_tokens"]
     assert found["num_tokens"] >= 3000
@@ -528,5 +536,3 @@ def test_ranks_of_one_process_give_back_what_they_are_given() -> None:
     assert ranks.from_first("value") == "value"
     assert ranks.wait() is None
     assert ranks.process.world_size == 1
-    assert issubclass(LegTask, object)
-    assert train_leg.__doc__
