@@ -242,6 +242,8 @@ class Keeper:
     def save_now(self, done: StepDone) -> None:
         """Keep the state after `done` and wait until it is on storage."""
         if self.steps:  # else it was kept just now
+            if self.values.num_features:
+                self.trackers.log(done.step, self.values.take())
             self._save(CheckpointFacts(done.step, done.epoch, is_scored=False))
         with self._noting_failure():
             self.writer.wait()
