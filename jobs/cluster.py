@@ -12,6 +12,7 @@ from typing import Any
 import ray
 import ray.data
 from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from jobs.configuration import ScalingSettings
@@ -37,6 +38,8 @@ _ENVIRONMENT = {
 # What a person has set of these here, workers need too.
 _PASSED_ON = (
     *("HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+    # Where the storage is; keys of it never travel with a job, which a dashboard shows.
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"),
     *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_ALLOW_FILE_STORE"),
     *("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_ENTITY", "WANDB_BASE_URL"),
@@ -196,7 +199,17 @@ def count_scorers(*, use_gpu: bool) -> int:
 def available_resources() -> dict[str, float]:
     """What the nodes have together, or could have once the autoscaler has started all it may."""
     resources: dict[str, float] = dict(ray.cluster_resources())
-    state: Any = ray._private.state.state  # no public call tells the autoscaler's limits
-    for name, amount in (state.get_max_resources_from_cluster_config() or {}).items():
+    for name, amount in growth().items():
         resources[name] = max(resources.get(name, 0), amount)
     return resources
+
+
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """Where a task or actor is to run: on the node of this process, while there is one."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def growth() -> dict[str, float]:
+    """What the nodes could have together at most; empty where no autoscaler starts any."""
+    state: Any = ray._private.state.state  # no public call tells the autoscaler's limits
+    return dict(state.get_max_resources_from_cluster_config() or {})

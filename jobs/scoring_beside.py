@@ -15,7 +15,7 @@ import ray
 import ray.data
 from rich.markup import escape
 
-from jobs.cluster import console, quiet_data
+from jobs.cluster import console, quiet_data, this_node
 from jobs.console import warn
 from jobs.shard_scoring import METRICS, SCORING, read_curve, score_checkpoint
 from jobs.training_worker import STOP_FILE, TrainTask
@@ -117,7 +117,8 @@ class ScoringBeside:
 
     def _score(self, facts: CheckpointFacts) -> None:
         try:
-            scoring = score_remotely.remote(self.task, facts)
+            remotely = score_remotely.options(scheduling_strategy=this_node())
+            scoring = remotely.remote(self.task, facts)
             while not ray.wait([scoring], timeout=POLL_SECONDS)[0]:
                 if self.is_aborted:
                     ray.cancel(scoring)

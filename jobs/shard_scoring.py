@@ -18,9 +18,8 @@ import pyarrow.compute as pc
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jobs.cluster import count_scorers
+from jobs.cluster import count_scorers, this_node
 from jobs.configuration import DecodingSettings, TrainConfig
 from jobs.gold_store import read_golds
 from jobs.models import local_model
@@ -34,6 +33,7 @@ from qa_core.decoding import decode_answers
 from qa_core.fast_cpu import keep_freed_memory
 from qa_core.inference import predict_logits, window_losses
 from qa_core.normalizing import Language
+from qa_core.schemas import EXAMPLES, FEATURES
 from qa_core.scoring import (
     ExampleScores,
     find_null_threshold,
@@ -275,6 +275,10 @@ def score_on_ranks(
 class Decoder:
     """A process that decodes and scores pieces; to start one takes longer than most of its work."""
 
+    def __init__(self) -> None:
+        none = np.zeros(0, np.float32)  # has the search compiled, or loaded, before it is needed
+        decode_answers(FEATURES.empty_table(), none, none, examples=EXAMPLES.empty_table())
+
     def decode(self, decode: Callable[[dict[str, Any]], pa.Table], row: dict[str, Any]) -> pa.Table:
         """`decode_piece` of one piece."""
         return decode({name: [value] for name, value in row.items()})
@@ -282,9 +286,7 @@ class Decoder:
 
 def start_decoder() -> Any:
     """A `Decoder` on this node, which ends when nobody has it any more."""
-    here = ray.get_runtime_context().get_node_id()
-    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
-    return Decoder.options(scheduling_strategy=strategy).remote()  # type: ignore[attr-defined]
+    return Decoder.options(scheduling_strategy=this_node()).remote()  # type: ignore[attr-defined]
 
 
 def summarize(scored: Scored, prepared: Prepared, threshold: float | None) -> dict[str, Any]:
