@@ -63,6 +63,8 @@ class Setting:
     """Of all settings."""
     batch_size: int = 8
     """Of all settings."""
+    cpus_per_worker: int = 1
+    """Of each trial; all there are: one trial at a time, as the notebook trains."""
     rung_questions: int | None = 40
     """Dev questions scored at a rung."""
     grid: str | None = None
@@ -224,6 +226,7 @@ def command(setting: Setting, storage: Path, **more: Any) -> list[str]:
         "train.learning_rate": setting.learning_rate,
         "train.num_epochs": setting.num_epochs,
         "train.per_worker_batch_size": setting.batch_size,
+        "scaling.cpus_per_worker": setting.cpus_per_worker,
         "tune.rung_questions": "null" if setting.rung_questions is None else setting.rung_questions,
         "tune.eval_max_length": [setting.lengths[-1]],
         "tune.eval_doc_stride": [setting.strides[-1]],
