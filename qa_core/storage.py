@@ -4,19 +4,28 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import posixpath
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import fs
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
 from qa_core.errors import StorageError
 
 PIECE_BYTES = 2**20  # read at a time where a whole file is not needed
+# Of a request to S3 that fails in passing, with pauses that double: about a minute in all.
+S3_ATTEMPTS = 10
+# Where the answer to a short read is an error with a longer text, it is not among these requests.
+READ_ATTEMPTS = 6
+PASSING = ("INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "THROTTLING")
+S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # of storage that is not Amazon's
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
@@ -27,13 +36,38 @@ def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
     text = str(uri)
     if "://" not in text:
         return fs.LocalFileSystem(), str(Path(text).expanduser().absolute())
+    scheme, _, rest = text.partition("://")
+    place = rest.partition("?")[0]
+    if "@" in place.partition("/")[0]:
+        raise StorageError(
+            "there are credentials in it",
+            f"{scheme}://…@{place.rpartition('@')[2]}",
+            "an address alone: it is written to files and logs",
+            "put them into the environment or a profile (AWS_PROFILE, ~/.aws/credentials)",
+        )
     try:
+        if scheme == "s3" and place == rest:
+            return _s3(place.partition("/")[0]), place.rstrip("/")
         filesystem, path = fs.FileSystem.from_uri(text)
     except (pa.ArrowInvalid, OSError) as error:
         raise StorageError(
             f"cannot open this URI ({error})", text, "a path, s3://… or gs://…", "check the scheme"
         ) from error
     return filesystem, path
+
+
+@lru_cache(maxsize=8)
+def _s3(bucket: str) -> fs.FileSystem:
+    """The file system of a bucket, once a process: to find region and credentials takes requests.
+
+    Requests that fail in passing are tried again.
+    """
+    endpoint = next(filter(None, map(os.environ.get, S3_ENDPOINTS)), None)
+    return fs.S3FileSystem(
+        region=None if endpoint else fs.resolve_s3_region(bucket),
+        endpoint_override=endpoint,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
+    )
 
 
 def join(uri: str, *names: str) -> str:
@@ -76,6 +110,16 @@ def list_files(uri: str | Path, *, recursive: bool = True) -> list[str]:
     return [join(str(uri), posixpath.relpath(file, path)) for file in below]
 
 
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and any(word in error.args[0] for word in PASSING)
+
+
+@retry(
+    retry=retry_if_exception(_is_passing),
+    stop=stop_after_attempt(READ_ATTEMPTS),
+    wait=wait_exponential(multiplier=0.1, max=10),
+    reraise=True,
+)
 def read_bytes(uri: str | Path) -> bytes:
     """The whole content of a file; `StorageError` where it is missing or cannot be read."""
     with _open(uri) as stream:
@@ -147,13 +191,17 @@ def write_file(uri: str, file: Path) -> None:
 
 def _write_stream(uri: str, source: BinaryIO) -> None:
     filesystem, path = locate(uri)
-    partial = f"{path}.{uuid.uuid4().hex}.partial"
+    # An object appears when all of it is there; to move one is to copy it.
+    is_atomic = isinstance(filesystem, fs.S3FileSystem)
+    partial = path if is_atomic else f"{path}.{uuid.uuid4().hex}.partial"
     try:
         with _create(filesystem, partial) as sink:
             shutil.copyfileobj(source, sink, PIECE_BYTES)
-        filesystem.move(partial, path)
+        if not is_atomic:
+            filesystem.move(partial, path)
     except (OSError, pa.ArrowInvalid) as error:
-        _discard(filesystem, partial)
+        if not is_atomic:
+            _discard(filesystem, partial)
         raise StorageError(
             f"cannot be written ({error})", uri, "a writable place", "choose another storage_path"
         ) from error
@@ -184,8 +232,12 @@ def check_writable(uri: str) -> None:
     """Raise `StorageError` unless a file can be written below `uri`, which is made if missing."""
     probe = join(uri, f".writable-{uuid.uuid4().hex}")
     write_bytes(probe, b"")
-    filesystem, path = locate(probe)
-    filesystem.delete_file(path)
+    remove_file(probe)
+
+
+def remove_file(uri: str) -> None:
+    """Delete a file that may or may not be there."""
+    _discard(*locate(uri))
 
 
 def write_table(uri: str, table: pa.Table) -> None:
@@ -212,8 +264,7 @@ def read_table(uri: str) -> pa.Table:
     with _reading_arrow(uri):
         if isinstance(filesystem, fs.LocalFileSystem):
             return pa.ipc.open_file(pa.memory_map(path)).read_all()
-        with filesystem.open_input_file(path) as source:
-            return pa.ipc.open_file(source).read_all()
+        return table_from_bytes(read_bytes(uri))
 
 
 def read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
