@@ -1,6 +1,7 @@
 """The files a run leaves in `storage_path/run_name/` for people and scripts to read."""
 
 import json
+import os
 import platform
 import subprocess
 import tempfile
@@ -95,7 +96,7 @@ def provenance() -> str:
     """Versions and commit, as the comment at the head of config.yaml."""
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
     lines = (
-        f"ray-extractive-qa {_own_version()}, commit {_commit()}",
+        f"ray-extractive-qa {_own_version()}, commit {read_commit()}",
         f"Python {platform.python_version()}, {', '.join(versions)}",
     )
     return "".join(f"# {line}\n" for line in lines)
@@ -222,8 +223,15 @@ def _own_version() -> str:
         return "not installed"
 
 
-def _commit() -> str:
-    """The commit of this checkout; "unknown" where the code came without its history."""
+def read_commit() -> str:
+    """The commit of this code: as its submission says, or of this checkout; else "unknown".
+
+    A submitted job has the files without their history.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    submitted = (job.get("metadata") or {}).get("commit")
+    if submitted:
+        return str(submitted)
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)

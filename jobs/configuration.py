@@ -326,6 +326,23 @@ class SweepConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class CheckConfig(TrainConfig):
+    """Say whether this cluster can run a training of these settings, before it is begun."""
+
+
+@dataclass(frozen=True)
+class SubmitConfig:
+    """Options of a submission; the job and its settings come after them."""
+
+    address: str | None = None
+    """URL of the cluster's dashboard; RAY_API_SERVER_ADDRESS, where it is set, wins."""
+    driver_resources: dict[str, float] = field(default_factory=dict)
+    """What the driver asks of its node, by Ray's names; none: it runs on the head."""
+    detach: bool = False
+    """Return when the job is submitted, without its log."""
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """Make the tokens of the train and dev data; `jobs.train` then starts from them."""
 

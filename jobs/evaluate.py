@@ -22,7 +22,6 @@ from jobs.artefacts import (
 )
 from jobs.cluster import (
     absolute_storage,
-    connect,
     console,
     count_scorers,
     run_folder,
@@ -41,6 +40,7 @@ from jobs.model_settings import (
     window_settings,
 )
 from jobs.models import check_model, model_digest
+from jobs.nodes import join_cluster
 from jobs.prepare import find_split, input_digest, prepare_split
 from jobs.prepared import Prepared, check_not_empty
 from jobs.shard_scoring import Scored, score_prepared, summarize
@@ -100,7 +100,7 @@ def evaluate_model(config: EvaluateConfig, run: str) -> None:
     check_writable(run)
     inputs = {"dev": input_digest(split, model), "model": model_digest(model)}
     check_run(run, config, inputs)
-    connect()
+    join_cluster(storage_path, sources=split.sources, models=[model])
     use_gpu = wants_gpu(config.use_gpu)
     count_scorers(use_gpu=use_gpu)  # before any work
     prepared = [prepare_split(split, model, size, storage_path) for size in sizes]

@@ -27,7 +27,6 @@ from jobs.bulk_answers import (
 )
 from jobs.cluster import (
     absolute_storage,
-    connect,
     console,
     count_scorers,
     run_folder,
@@ -44,6 +43,7 @@ from jobs.model_settings import (
     window_settings,
 )
 from jobs.models import check_model, local_model, model_digest, resolve_model
+from jobs.nodes import join_cluster
 from jobs.prepare import find_split, input_digest, prepare_split
 from jobs.prepared import Prepared, check_not_empty
 from qa_core.answering import Answerer
@@ -125,7 +125,7 @@ def answer_data(config: PredictConfig) -> None:
     check_writable(run)
     inputs = {QUESTIONS: input_digest(split, model), "model": model_digest(model)}
     check_run(run, config, inputs)
-    connect()
+    join_cluster(storage_path, sources=split.sources, models=[model])
     use_gpu = wants_gpu(config.use_gpu)
     count_scorers(use_gpu=use_gpu)  # before any work
     prepared = prepare_split(split, model, features, storage_path)

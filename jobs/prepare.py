@@ -17,7 +17,6 @@ import numpy as np
 from jobs.cluster import (
     absolute_source,
     absolute_storage,
-    connect,
     run_job,
 )
 from jobs.configuration import (
@@ -30,6 +29,7 @@ from jobs.configuration import (
 )
 from jobs.console import STAGE_FACTS, show_plans, show_prepared, show_stages, warn
 from jobs.models import check_model, check_windows, load_model_config
+from jobs.nodes import join_cluster
 from jobs.prepared import Prepared, load_prepared, read_rejections, save_prepared
 from jobs.token_pipeline import Split, make_tokens
 from jobs.token_shards import EXAMPLES_PER_SHARD
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     splits = [find_split(config.data, name) for name in SPLITS]
     model = check_model(config.model.name_or_path, config.features)
     check_writable(storage_path)
-    connect()
+    sources = [source for split in splits for source in split.sources]
+    join_cluster(storage_path, sources=sources)
     prepared = [prepare_split(split, model, config.features, storage_path) for split in splits]
     warn_shared_contexts(*prepared)
     if config.report:

@@ -158,6 +158,11 @@ class SweepInputs:
         check_batches(config, train)
         return PointInputs(model, train, dev)
 
+    def files(self) -> list[str]:
+        """The sources of all data, each once."""
+        splits = (*self.splits.values(), self.dev)
+        return list(dict.fromkeys(source for split in splits for source in split.sources))
+
     def sources(self, config: SweepConfig) -> tuple[Split, str]:
         """Training data and model of a point, which must be among those searched."""
         split = self.splits.get(json.dumps(config.data.train))

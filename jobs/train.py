@@ -32,7 +32,6 @@ from jobs.artefacts import (
 from jobs.cluster import (
     absolute_storage,
     check_workers,
-    connect,
     console,
     run_folder,
     run_job,
@@ -40,7 +39,8 @@ from jobs.cluster import (
 )
 from jobs.configuration import TrainConfig, parse_config
 from jobs.console import show_analysis, show_curve, show_scores
-from jobs.models import check_model, model_digest
+from jobs.models import check_model, model_digest, resolve_model
+from jobs.nodes import join_cluster
 from jobs.prepare import (
     SPLITS,
     find_split,
@@ -78,7 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         show_results(run)
         return
     check_writable(run)
-    connect()
+    teachers = [config.distillation.teacher] if config.distillation.teacher else []
+    join_cluster(
+        absolute_storage(config.storage_path),
+        sources=[source for split in splits for source in split.sources],
+        models=[model, *map(resolve_model, teachers)],
+    )
     check_workers(config.scaling)
     task = prepare_task(config, splits, model, run)
     begin_run(run, config, inputs)

@@ -25,7 +25,6 @@ from jobs.artefacts import begin_run, check_run
 from jobs.cluster import (
     absolute_storage,
     check_workers,
-    connect,
     console,
     count_trials,
     run_folder,
@@ -34,6 +33,7 @@ from jobs.cluster import (
 )
 from jobs.configuration import SweepConfig
 from jobs.console import warn
+from jobs.nodes import join_cluster
 from jobs.space import default_point, describe_space, parse_sweep
 from jobs.sweep_console import SweepShow, show_sweep
 from jobs.sweep_inputs import SweepInputs
@@ -75,11 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         show_sweep(run)
         return
     check_writable(run)
-    connect()
+    storage_path = absolute_storage(config.storage_path)
+    join_cluster(storage_path, sources=inputs.files(), models=inputs.models.values())
     use_gpu = wants_gpu(config.scaling.use_gpu)
     check_workers(config.scaling)
     points = points_to_expect(space, inputs, searcher, seed=config.tune.seed)
-    inputs.prepare(absolute_storage(config.storage_path), points)
+    inputs.prepare(storage_path, points)
     begin_run(run, document, inputs.digests())
     sweep = make_sweep(config, space, inputs, searcher, points, run)
     search(sweep, inputs, sweep_task(config, inputs, run, use_gpu=use_gpu, started=started))
