@@ -81,7 +81,11 @@ def local_ray() -> Iterator[LocalRay]:
             f"--ray-client-server-port={ports[3]}",
             f"--temp-dir={folder}",
         ]
-        head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        # As in an activated environment: a submitted job's `python` is found on the head's PATH.
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        head = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PATH": path}
+        )
         stack.callback(end_process, head)
         join(f"127.0.0.1:{ports[0]}", head, Path(log.name))
         stack.callback(ray.shutdown)
