@@ -38,11 +38,10 @@ _ENVIRONMENT = {
 # What a person has set of these here, workers need too.
 _PASSED_ON = (
     *("HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
-    # Where the storage is; keys of it never travel with a job, which a dashboard shows.
+    # Keys never travel with a job: its dashboard and logs show what does.
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
-    *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"),
-    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_ALLOW_FILE_STORE"),
-    *("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_ENTITY", "WANDB_BASE_URL"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE"),
+    *("WANDB_MODE", "WANDB_DIR", "WANDB_ENTITY", "WANDB_BASE_URL"),
 )
 
 

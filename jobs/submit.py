@@ -24,7 +24,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from rich.markup import escape
 
 from jobs.artefacts import read_commit
-from jobs.cluster import console, run_job
+from jobs.cluster import console, run_folder, run_job
 from jobs.configuration import (
     CheckConfig,
     EvaluateConfig,
@@ -54,16 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, job, settings = split_arguments(given)
     submit = parse_config(SubmitConfig, own)
-    name, digest = check_settings(job, settings)
+    run, digest = check_settings(job, settings)
     client = open_client(submit.address)
-    submission_id = next_submission(client, name or job)
+    submission_id = next_submission(client, run.rpartition("/")[2] or job, run)
     metadata = {"job": job, "commit": read_commit(), "configuration": digest}
     try:
         client.submit_job(
             entrypoint=shlex.join(["python", "-m", f"jobs.{job}", *settings]),
             submission_id=submission_id,
             runtime_env=runtime_env(),
-            metadata=metadata | ({"run": name} if name else {}),
+            metadata=metadata | ({"run": run} if run else {}),
             entrypoint_resources=submit.driver_resources or None,
         )
     except (RuntimeError, ValueError) as error:  # ValueError: a working directory over the limit
@@ -100,8 +100,11 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str, list[str]
     return list(arguments[:place]), arguments[place], list(arguments[place + 1 :])
 
 
-def check_settings(job: str, settings: Sequence[str]) -> tuple[str | None, str]:
-    """The run's name, where it has one, and a digest of the settings; raises where one is wrong."""
+def check_settings(job: str, settings: Sequence[str]) -> tuple[str, str]:
+    """The run's folder, "" for a job that has none, and a digest of the settings; raises if wrong.
+
+    The folder's last part is the run's name.
+    """
     if job == "tune":
         config, space = parse_sweep(settings)
         text = dump_config(config) + repr(sorted(space.items()))
@@ -109,7 +112,9 @@ def check_settings(job: str, settings: Sequence[str]) -> tuple[str | None, str]:
         config = parse_config(CONFIGS[job], settings)
         text = dump_config(config)
     check_storage(config.storage_path)
-    return getattr(config, "run_name", None), hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = getattr(config, "run_name", None)
+    run = run_folder(config.storage_path, name) if name else ""
+    return run, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_storage(storage_path: str) -> None:
@@ -153,19 +158,23 @@ def open_client(address: str | None) -> JobSubmissionClient:
     return client
 
 
-def next_submission(client: JobSubmissionClient, name: str) -> str:
-    """RUN_NAME-tryN with the next number; raises while an earlier one of the run is under way."""
+def next_submission(client: JobSubmissionClient, name: str, run: str) -> str:
+    """NAME-tryN with the next number; raises while another job writes the folder `run`."""
     pattern = re.compile(re.escape(name) + r"-try(\d+)")
     tries = {}
     for job in client.list_jobs():
         found = pattern.fullmatch(job.submission_id or "")
         if found:
             tries[int(found[1])] = job
-    running = [job.submission_id for job in tries.values() if not job.status.is_terminal()]
+    running = [
+        job.submission_id
+        for job in tries.values()
+        if run and not job.status.is_terminal() and (job.metadata or {}).get("run") == run
+    ]
     if running:
         raise ConfigError(
             f"{running[0]} is under way",
-            f"run {name}",
+            f"run {run}",
             "one job at a time that writes a run",
             f"wait for it (`ray job logs -f {running[0]}`), or end it (`ray job stop "
             f"{running[0]}`), or give another --run_name",

@@ -17,9 +17,10 @@ from functools import partial
 from typing import Any
 
 from jobs.configuration import TrackerName, TrackingSettings, TrainConfig
+from jobs.nodes import alive_nodes, ask_nodes
 from jobs.shard_scoring import read_curve
 from jobs.trackers import MLflow, State, TensorBoard, Tracker, WandB
-from qa_core.errors import ConfigError, first_line
+from qa_core.errors import ConfigError, ResourceError, first_line
 from qa_core.storage import is_file, join, read_bytes, write_bytes
 from qa_core.training import StepDone
 
@@ -29,6 +30,12 @@ SECONDS_TO_CLOSE = 60.0  # that a run waits at its end for trackers that do not 
 # Scores by the names they have in trackers and in a run's own files.
 SCORES = {"eval/f1": "f1", "eval/exact": "exact", "eval/loss": "eval_loss"}
 MODULES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+
+# What lets a tracker in. It is the nodes' own, and never sent with a job.
+SECRETS = {
+    "mlflow": ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    "wandb": ("WANDB_API_KEY",),
+}
 
 
 def check_trackers(settings: TrackingSettings) -> None:
@@ -48,6 +55,28 @@ def check_trackers(settings: TrackingSettings) -> None:
                 expected="the address of an MLflow server that every node reaches",
                 remedy="export MLFLOW_TRACKING_URI=http://HOST:5000",
             )
+
+
+def check_secrets(settings: TrackingSettings) -> None:
+    """Raise `ResourceError` where a tracker's key is in this environment, and not on every node."""
+    own = [n for tracker in settings.trackers for n in SECRETS.get(tracker, ()) if n in os.environ]
+    nodes = alive_nodes() if own else []
+    for node, answer in zip(nodes, ask_nodes(unset_names, own, nodes=nodes), strict=True):
+        if isinstance(answer, Exception):
+            raise ResourceError(f"{node.name}: {first_line(answer)}", "the cluster") from answer
+        if answer:
+            raise ResourceError(
+                f"{answer[0]} is set here, and not for Ray on node {node.name}",
+                where="tracking.trackers",
+                expected="keys in the nodes' own environment or profile; jobs never carry them",
+                remedy=f"export {answer[0]} before `ray start`, or put it into the tracker's "
+                "profile on the nodes (`wandb login`, ~/.mlflow/credentials) and unset it here",
+            )
+
+
+def unset_names(names: Sequence[str]) -> list[str]:
+    """Those of the names that this process's environment does not have."""
+    return [name for name in names if name not in os.environ]
 
 
 class Trackers:

@@ -53,7 +53,7 @@ from jobs.scoring_beside import ScoringBeside, score_missing, stopped_at
 from jobs.shard_scoring import METRICS, SCORING, load_scored, read_curve
 from jobs.teaching import find_teacher
 from jobs.token_pipeline import Split
-from jobs.tracking import Trackers, check_trackers
+from jobs.tracking import Trackers, check_secrets, check_trackers
 from jobs.training_worker import TrainTask, check_batches, train_worker, worker_resources
 from qa_core.analysis import analyse
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints, read_history, step_name
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sources=[source for split in splits for source in split.sources],
         models=[model, *map(resolve_model, teachers)],
     )
+    check_secrets(config.tracking)
     check_workers(config.scaling)
     task = prepare_task(config, splits, model, run)
     begin_run(run, config, inputs)

@@ -39,7 +39,7 @@ from jobs.sweep_console import SweepShow, show_sweep
 from jobs.sweep_inputs import SweepInputs
 from jobs.sweep_results import METRICS, SWEEP, finish
 from jobs.sweep_search import Room, SweepSearch, read_events
-from jobs.tracking import check_trackers
+from jobs.tracking import check_secrets, check_trackers
 from jobs.training_worker import worker_resources
 from jobs.trial import LegTrainable, SweepTask
 from qa_core.errors import ConfigError, QAError
@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(run)
     storage_path = absolute_storage(config.storage_path)
     join_cluster(storage_path, sources=inputs.files(), models=inputs.models.values())
+    check_secrets(config.tracking)
     use_gpu = wants_gpu(config.scaling.use_gpu)
     check_workers(config.scaling)
     points = points_to_expect(space, inputs, searcher, seed=config.tune.seed)

@@ -21,6 +21,7 @@ class Job:
 
     submission_id: str | None
     status: JobStatus
+    metadata: dict[str, str] | None = None
 
 
 class Jobs:
@@ -35,8 +36,8 @@ class Jobs:
 
 
 def next_name(name: str, *jobs: Job) -> str:
-    """The next submission of a run."""
-    return next_submission(cast("JobSubmissionClient", Jobs(*jobs)), name)
+    """The next submission of a run below /r."""
+    return next_submission(cast("JobSubmissionClient", Jobs(*jobs)), name, f"/r/{name}")
 
 
 def test_a_command_line_is_taken_apart_at_the_job() -> None:
@@ -68,7 +69,7 @@ def test_the_digest_is_that_of_the_settings() -> None:
     """However they were written; a search space is one of them."""
     one = check_settings("train", ["--storage_path=/r", "--run_name=a", "--train.seed=0"])
     assert one == check_settings("train", ["--run_name", "a", "--storage_path", "/r"])
-    assert one[0] == "a"
+    assert one[0] == "/r/a"
     assert one != check_settings("train", ["--run_name=a", "--storage_path=/r", "--train.seed=1"])
     spaces = [
         check_settings("tune", ["--storage_path=/r", f"--train.seed={space}"])
@@ -78,13 +79,16 @@ def test_the_digest_is_that_of_the_settings() -> None:
 
 
 def test_submissions_of_a_run_are_numbered() -> None:
-    """Others do not count; one under way is not joined by another."""
+    """Others do not count; one under way that writes the same folder is not joined by another."""
     done, failed = JobStatus.SUCCEEDED, JobStatus.FAILED
     assert next_name("squad") == "squad-try1"
     jobs = [Job("squad-try2", failed), Job("squad-try10", done), Job("squad2-try11", done)]
     assert next_name("squad", *jobs, Job(None, done), Job("other", done)) == "squad-try11"
+    elsewhere = Job("squad-try2", JobStatus.RUNNING, {"run": "/other/squad"})
+    assert next_name("squad", elsewhere) == "squad-try3"
+    here = Job("squad-try2", JobStatus.RUNNING, {"run": "/r/squad"})
     with pytest.raises(ConfigError, match="squad-try2 is under way"):
-        next_name("squad", Job("squad-try1", done), Job("squad-try2", JobStatus.RUNNING))
+        next_name("squad", Job("squad-try1", done), here)
 
 
 def test_an_address_nobody_answers_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,5 +141,5 @@ def test_a_submitted_job_ends_as_the_job_does(
     assert "Best checkpoint on the dev data" in printed
     assert f"commit {read_commit()}" in (tmp_path / "run/config.yaml").read_text()
     job = JobSubmissionClient(local_ray.dashboard).get_job_info("run-try2")
-    assert job.metadata["run"] == "run"
+    assert job.metadata["run"] == str(tmp_path / "run")
     assert job.metadata["commit"] == read_commit()

@@ -12,12 +12,22 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from jobs import tracking
+from jobs.cluster import _PASSED_ON
 from jobs.configuration import TrackerName, TrackingSettings, TrainConfig
 from jobs.shard_scoring import METRICS, SCORING
 from jobs.trackers import MLflow, TensorBoard, Tracker, WandB
-from jobs.tracking import TRACKING, StepValues, Trackers, check_trackers, unsent_scores
-from qa_core.errors import ConfigError
+from jobs.tracking import (
+    SECRETS,
+    TRACKING,
+    StepValues,
+    Trackers,
+    check_secrets,
+    check_trackers,
+    unsent_scores,
+)
+from qa_core.errors import ConfigError, ResourceError
 from qa_core.training import StepDone
+from tests.conftest import LocalRay
 
 Points = list[tuple[str, int, float]]
 
@@ -352,3 +362,16 @@ def test_wandb_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert tracker.session.summary["eval/f1"] == 50.0 + step
         tracker.close()
     assert list((tmp_path / "wandb").glob(f"offline-run-*/run-{state['wandb']}.wandb"))
+
+
+@pytest.mark.ray
+def test_a_key_that_nodes_lack_is_named_and_never_sent(
+    local_ray: LocalRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any work; a key of a tracker that is not used is nobody's business."""
+    assert not set(_PASSED_ON) & {name for names in SECRETS.values() for name in names}
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    check_secrets(TrackingSettings(trackers=["tensorboard", "mlflow"]))
+    with pytest.raises(ResourceError, match=r"WANDB_API_KEY .* node \S+\. .*wandb login"):
+        check_secrets(TrackingSettings(trackers=["wandb"]))
