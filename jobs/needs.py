@@ -12,10 +12,12 @@ COPIES_IN_TRAINING = 4
 PROCESS_BYTES = 10**9  # Python with torch, transformers and Ray
 # Kept for the backward pass, per token, layer and number of the hidden size: 34 bytes in 16 bits
 # (Korthikanti et al. 2022, "Reducing Activation Recomputation", without the attention matrix,
-# which fused attention does not keep); twice as many in float32.
-ACTIVATION_BYTES = {True: 34, False: 68}
-# Tokens, offsets and texts on storage, over the bytes of plain sources; measured, see benchmarks.
-TOKENS_OVER_SOURCE = 1.5
+# which fused attention does not keep). In float32: what autograd was seen to keep of a BERT.
+ACTIVATION_BYTES = {True: 34, False: 74}
+# With dropout no fused attention on a CPU: kept are these, per token, layer, head and window token.
+ATTENTION_BYTES = 12
+# Tokens, offsets and texts on storage over the bytes of JSON sources: 2.5 to 2.7 on three of them.
+TOKENS_OVER_SOURCE = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def needs_of(config: TrainConfig, sources: Sequence[str], model: str, *, use_gpu
         f"+ {megabytes(activations)} activations"
     )
     is_remote = "://" in config.storage_path
-    tokens = int(TOKENS_OVER_SOURCE * sum(place_bytes(source) or 0 for source in sources))
+    tokens = TOKENS_OVER_SOURCE * sum(place_bytes(source) or 0 for source in sources)
     return Needs(
         worker_bytes=PROCESS_BYTES + (0 if use_gpu else training),
         worker_words=f"({megabytes(PROCESS_BYTES)} process{'' if use_gpu else f' + {words}'})",
@@ -67,7 +69,11 @@ def activation_bytes(config: TrainConfig, model: str, *, use_gpu: bool) -> int:
     windows = train.per_worker_batch_size * config.features.max_length
     tokens = train.tokens_per_batch or windows
     layers = 1 if train.gradient_checkpointing else int(shape.num_hidden_layers)
-    return int(tokens * layers * int(shape.hidden_size) * ACTIVATION_BYTES[use_gpu])
+    numbers = int(shape.hidden_size) * ACTIVATION_BYTES[use_gpu]
+    if not use_gpu and config.model.dropout != 0.0:
+        heads = int(shape.num_attention_heads)
+        numbers += heads * config.features.max_length * ATTENTION_BYTES
+    return int(tokens * layers * numbers)
 
 
 def megabytes(count: int) -> str:

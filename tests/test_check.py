@@ -6,7 +6,13 @@ import pytest
 
 from jobs import check
 from jobs.check import Finding, NodeFacts, check_facts, check_needs, say_facts, workers_on
-from jobs.configuration import CheckConfig, ScalingSettings, TrainSettings, parse_config
+from jobs.configuration import (
+    CheckConfig,
+    ModelSettings,
+    ScalingSettings,
+    TrainSettings,
+    parse_config,
+)
 from jobs.needs import Needs, activation_bytes, count_parameters, needs_of
 from jobs.nodes import Node
 from tests.runs import settings
@@ -78,15 +84,21 @@ def test_memory_and_disk_are_compared_with_the_need() -> None:
 
 def test_the_need_follows_from_model_and_batch(tiny_model: Path) -> None:
     """Weights, gradients and two moments; activations grow with tokens, layers and width."""
-    config = CheckConfig(train=TrainSettings(per_worker_batch_size=4))
-    model = str(tiny_model)
-    assert activation_bytes(config, model, use_gpu=False) == 4 * 384 * 2 * 32 * 68
-    double = CheckConfig(train=TrainSettings(per_worker_batch_size=8))
-    assert activation_bytes(double, model, use_gpu=True) == activation_bytes(
-        config, model, use_gpu=False
+    train = TrainSettings(per_worker_batch_size=4)
+    config, without = (
+        CheckConfig(train=train),
+        CheckConfig(train=train, model=ModelSettings(dropout=0.0)),
     )
+    model, tokens, layers, hidden, heads = str(tiny_model), 4 * 384, 2, 32, 2
+    kept = tokens * layers * hidden * 74
+    with_attention = kept + tokens * layers * heads * 384 * 12
+    assert activation_bytes(without, model, use_gpu=False) == kept
+    assert activation_bytes(config, model, use_gpu=False) == with_attention
+    assert activation_bytes(config, model, use_gpu=True) == tokens * layers * hidden * 34
+    double = CheckConfig(train=TrainSettings(per_worker_batch_size=8))
+    assert activation_bytes(double, model, use_gpu=False) == 2 * with_attention
     needs = needs_of(config, [], model, use_gpu=False)
-    assert needs.worker_bytes == 10**9 + 16 * count_parameters(model) + 4 * 384 * 2 * 32 * 68
+    assert needs.worker_bytes == 10**9 + 16 * count_parameters(model) + with_attention
     assert needs.gpu_bytes == 0
     on_gpu = needs_of(config, [], model, use_gpu=True)
     assert on_gpu.worker_bytes == 10**9
