@@ -76,6 +76,8 @@ class SweepShow(Callback):  # type: ignore[misc]  # Ray has no types here
                     f"{name}: {self.metric} {event['score']:.2f} after {event['num_tokens']:,} "
                     f"tokens; {self.sweep.num_tokens:,} in all"
                 )
+            case "death":
+                console.print(f"[yellow]{name}[/yellow]: {escape(event['cause'])}")
             case "failure":
                 console.print(f"[yellow]{name}: failed[/yellow]: {escape(event['cause'])}")
 

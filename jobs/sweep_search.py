@@ -6,6 +6,7 @@ and nothing but `events.jsonl` need be kept to continue a sweep.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from qa_core.storage import is_file, join, read_bytes, write_json_lines
 
 EVENTS = "events.jsonl"
 SECONDS_BETWEEN_COUNTS = 5.0  # of the cluster's resources, which may grow
+# Before a leg whose process died is begun again, times the attempt: a lost node must be given up
+# first, or its processes would be asked once more and the attempts used up within a second.
+SECONDS_TO_TRY_AGAIN = 15.0
 
 
 class SweepSearch(Searcher):  # type: ignore[misc]  # Ray has no types here
@@ -34,10 +38,15 @@ class SweepSearch(Searcher):  # type: ignore[misc]  # Ray has no types here
         room: "Room",
         deadline: float | None,
         told: Callable[[Event], None],
+        max_failures: int = 0,
+        pause_seconds: float = SECONDS_TO_TRY_AGAIN,
     ) -> None:
         super().__init__(metric="num_tokens", mode="max")
         self.sweep, self.inputs, self.run = sweep, inputs, run
         self.room, self.deadline, self.told = room, deadline, told
+        self.max_failures, self.pause_seconds = max_failures, pause_seconds
+        self.num_deaths: Counter[Leg] = Counter()
+        self.again: list[tuple[float, Leg]] = []  # when to begin legs whose process died
         self.num_told = len(sweep.events)
         # Legs that an earlier submission had begun are done first.
         self.left: list[Leg] = [trial.leg for trial in sweep.running() if trial.leg]
@@ -54,13 +63,14 @@ class SweepSearch(Searcher):  # type: ignore[misc]  # Ray has no types here
         if self.deadline is not None and time.time() > self.deadline:
             self.sweep.is_stopped = True
             self.left.clear()
+            self.again.clear()
         if len(self.legs) >= self.room.count():
             return None
-        leg = self.left.pop(0) if self.left else self.sweep.next_leg()
+        leg = self._due() or (self.left.pop(0) if self.left else self.sweep.next_leg())
         self._keep()
         if leg is None:
             finished: str = Searcher.FINISHED
-            return None if self.legs else finished
+            return None if self.legs or self.again else finished
         self.legs[trial_id] = leg
         trial = self.sweep.trials[leg.trial]
         inputs = self.inputs.describe(trial.point)
@@ -69,10 +79,10 @@ class SweepSearch(Searcher):  # type: ignore[misc]  # Ray has no types here
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A leg has ended; without a result its process has died too often."""
+        """A leg has ended; without a result its process has died."""
         leg = self.legs.pop(trial_id)
         if error or result is None:
-            self.sweep.record_failure(leg.trial, "its process died, each time it was begun")
+            self._count_death(leg)
         elif "failure" in result:
             self.sweep.record_failure(leg.trial, result["failure"])
         else:
@@ -93,6 +103,26 @@ class SweepSearch(Searcher):  # type: ignore[misc]  # Ray has no types here
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing; see `save`."""
+
+    def _count_death(self, leg: Leg) -> None:
+        """Have a leg begun again in a while, or give its trial up."""
+        self.num_deaths[leg] += 1
+        deaths = self.num_deaths[leg]
+        if deaths > self.max_failures:
+            self.sweep.record_failure(leg.trial, "its process died, each time it was begun")
+            return
+        pause = self.pause_seconds * deaths
+        self.again.append((time.monotonic() + pause, leg))
+        cause = f"its process died; begun again in {pause:.0f} s ({deaths} of {self.max_failures})"
+        self.told({"event": "death", "trial": leg.trial, "cause": cause})
+
+    def _due(self) -> Leg | None:
+        """The first leg that has waited long enough since its process died."""
+        for place, (when, leg) in enumerate(self.again):
+            if time.monotonic() >= when:
+                del self.again[place]
+                return leg
+        return None
 
     def _count_spare(self, trial: int, spare_tokens: int) -> None:
         """Count the tokens of attempts that ran out of memory, once."""

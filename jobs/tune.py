@@ -251,6 +251,7 @@ def search(sweep: Sweep, inputs: SweepInputs, task: SweepTask) -> None:
         room=room,
         deadline=task.deadline,
         told=show.event,
+        max_failures=config.scaling.max_failures,
     )
     tuner = tune.Tuner(
         tune.with_resources(
@@ -267,7 +268,6 @@ def search(sweep: Sweep, inputs: SweepInputs, task: SweepTask) -> None:
         run_config=tune.RunConfig(
             name=time.strftime("attempt-%Y%m%d-%H%M%S"),
             storage_path=join(run, "tune"),
-            failure_config=tune.FailureConfig(max_failures=config.scaling.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[show],
             verbose=0,

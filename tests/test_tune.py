@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -317,6 +318,34 @@ def test_a_killed_sweep_continues(
     files = ("metrics.json", "predictions.json", "null_odds.json")
     for name in files:
         assert (run / name).read_bytes() == (tmp_path / "alone" / "sweep" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_dies_is_begun_again(
+    data: dict[str, str], tiny_model: Path, tmp_path: Path, local_ray: LocalRay
+) -> None:
+    """The sweep waits for it, though it has nothing else to do, and ends as if nothing had been."""
+    more = {
+        "features.max_length": "[96]",
+        "features.doc_stride": "[24]",
+        "train.num_epochs": 3,
+        "tune.train_default": "false",
+    }
+    tune.main(given(data, tiny_model, tmp_path / "alone", **more))
+    command = [sys.executable, "-m", "jobs.tune", *given(data, tiny_model, tmp_path, **more)]
+    environment = {**os.environ, "RAY_ADDRESS": local_ray.address}
+    run, log = tmp_path / "sweep", tmp_path / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=environment, cwd=TOP, stdout=out, stderr=out)
+        wait_for_scores(run, process, 1)
+        raylets = psutil.Process(local_ray.pid).children(recursive=True)
+        legs = [child for child in raylets if "ResourceTrainable" in child.cmdline()[0]]
+        assert legs
+        for leg in legs:
+            leg.kill()
+        assert process.wait() == 0
+    assert "its process died; begun again in 15 s (1 of 2)" in log.read_text()
+    assert read_events(run) == read_events(tmp_path / "alone" / "sweep")
 
 
 @pytest.mark.slow
