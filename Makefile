@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test unit lint format clean
+.PHONY: demo test test-cluster unit lint format clean
 
 demo: .venv/demo  ## train the embedded default through Ray and score it
 	$(BIN)/python -m jobs.train
 
-test: lint  ## linters, types, import rules, all tests, coverage
-	$(BIN)/python -m pytest --cov
+test: lint  ## linters, types, import rules, all tests that need no cluster, coverage
+	$(BIN)/python -m pytest --cov -m "not cluster"
+
+test-cluster: .venv/test  ## the jobs on three hosts of namespaces; root, sshd, rsync and iproute2
+	$(BIN)/python -m pytest tests/test_cluster.py -s $(CLUSTER)
 
 unit: .venv/test  ## the quick tests: those that start no Ray
 	$(BIN)/python -m pytest -m "not ray and not slow"

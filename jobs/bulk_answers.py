@@ -88,10 +88,9 @@ def answer_pieces(
     """Write the files of these pieces; runs on as many actors as there are CPUs or GPUs free."""
     if not pieces:
         return AnswerCounts()
-    num_actors = count_scorers(use_gpu=use_gpu)
-    logits = piece_logits(model, prepared, pieces, use_gpu=use_gpu, num_actors=num_actors)
+    logits = piece_logits(model, prepared, pieces, use_gpu=use_gpu)
     answer = partial(answer_piece, prepared=prepared, files=files, rules=rules)
-    tasks = decoding_tasks(num_actors)
+    tasks = decoding_tasks(count_scorers(use_gpu=use_gpu))
     return _sum_counts(logits.map(answer, compute=tasks, num_cpus=DECODING_CPUS).iter_rows())
 
 

@@ -23,10 +23,11 @@ RUN_NAME = re.compile(r"\w[\w.-]*")
 # A log has no width of its own; tables need about this many columns.
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 110)
 
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # Set before Ray starts; what a person sets in the environment wins.
 _ENVIRONMENT = {
     # A worker's node may first have to be started and set up; Ray's own minute is too short.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",
+    _START_TIMEOUT: "900",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker shows twice
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; silences its notice
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -144,20 +145,39 @@ def wants_gpu(configured: bool | None) -> bool:
     return available_resources().get("GPU", 0) >= 1 if configured is None else configured
 
 
-def check_workers(scaling: ScalingSettings) -> None:
-    """Raise `ResourceError` unless the cluster has, or can grow to, all workers at once."""
-    total = available_resources()
+def start_minutes() -> float:
+    """How long a training waits for nodes with room for all its workers."""
+    return float(os.environ.get(_START_TIMEOUT, _ENVIRONMENT[_START_TIMEOUT])) / 60
+
+
+def workers_need(scaling: ScalingSettings) -> dict[str, float]:
+    """What all workers of a training have at once."""
     gpus = scaling.gpus_per_worker if wants_gpu(scaling.use_gpu) else 0
-    need = {"CPU": scaling.cpus_per_worker, "GPU": gpus}
-    for name, each in need.items():
-        if each * scaling.num_workers > total.get(name, 0):
+    each = {"CPU": scaling.cpus_per_worker, "GPU": gpus}
+    return {name: amount * scaling.num_workers for name, amount in each.items()}
+
+
+def check_workers(scaling: ScalingSettings) -> None:
+    """Raise `ResourceError` unless the cluster has, or can grow to, all workers at once.
+
+    Where it has yet to grow, a line says for what the training waits.
+    """
+    total, now = available_resources(), ray.cluster_resources()
+    for name, amount in workers_need(scaling).items():
+        each = amount / scaling.num_workers
+        if amount > total.get(name, 0):
             raise ResourceError(
-                f"{scaling.num_workers} workers x {each:g} {name} = "
-                f"{scaling.num_workers * each:g} {name}, and the cluster has "
-                f"{total.get(name, 0):g}",
+                f"{scaling.num_workers} workers x {each:g} {name} = {amount:g} {name}, and the "
+                f"cluster has {total.get(name, 0):g}",
                 where="scaling.num_workers",
                 expected="workers that can run all at once",
                 remedy="lower scaling.num_workers, or start more nodes",
+            )
+        if amount > now.get(name, 0):
+            console.print(
+                f"{scaling.num_workers} workers need {amount:g} {name}, and {now.get(name, 0):g} "
+                f"are there: the cluster is asked for more nodes, and training waits for them, "
+                f"{start_minutes():.0f} minutes each time"
             )
 
 

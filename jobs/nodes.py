@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.markup import escape
 
-from jobs.cluster import connect, console, growth
+from jobs.cluster import connect, console, growth, start_minutes
 from qa_core.errors import DataError, ModelError, QAError, ResourceError, StorageError, first_line
 from qa_core.storage import (
     check_writable,
@@ -88,14 +88,19 @@ def ask_nodes(
     return answers
 
 
-def join_cluster(storage: str, *, sources: Iterable[str] = (), models: Iterable[str] = ()) -> None:
+def join_cluster(
+    storage: str,
+    *,
+    sources: Iterable[str] = (),
+    models: Iterable[str] = (),
+) -> "NodeWatch":
     """Connect; raise unless all nodes see what the job needs; from then on tell of lost nodes.
 
     `storage`, `sources` and `models` as `check_nodes` takes them.
     """
     connect()
     check_nodes(storage, sources=sources, models=models)
-    NodeWatch(alive_nodes())
+    return NodeWatch(alive_nodes())
 
 
 def check_nodes(storage: str, *, sources: Iterable[str] = (), models: Iterable[str] = ()) -> None:
@@ -210,6 +215,8 @@ class NodeWatch:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.known = {node.id: node for node in nodes}
+        # What a training must have at once: with less it waits, and a line says for what.
+        self.needed: Mapping[str, float] = {}
         self.thread = threading.Thread(target=self._watch, name="nodes", daemon=True)
         self.thread.start()
 
@@ -234,6 +241,17 @@ class NodeWatch:
                 console.print(
                     f"[bold]Node {escape(name)} is lost[/bold] ({escape(reason)}); what ran there "
                     f"is done again elsewhere; {describe(gone.resources)} less"
+                )
+                self._tell_wait()
+
+    def _tell_wait(self) -> None:
+        """Say what a job has to wait for now."""
+        for name, amount in self.needed.items():
+            left = sum(node.resources.get(name, 0) for node in self.known.values())
+            if left < amount:
+                console.print(
+                    f"Training needs {amount:g} {name} at once, and {left:g} are left: it waits "
+                    f"for nodes, {start_minutes():.0f} minutes each time"
                 )
 
 

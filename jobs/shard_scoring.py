@@ -98,7 +98,7 @@ def piece_of(row: dict[str, Any]) -> Piece:
 
 
 def piece_logits(
-    model: str, prepared: Prepared, pieces: Sequence[Piece], *, use_gpu: bool, num_actors: int
+    model: str, prepared: Prepared, pieces: Sequence[Piece], *, use_gpu: bool
 ) -> ray.data.Dataset:
     """Logits of pieces, a row each: `start_logits`, `end_logits` and the fields of `Piece`.
 
@@ -115,7 +115,7 @@ def piece_logits(
         },
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
-            max_size=min(num_actors, len(rows)),
+            max_size=len(rows),  # nodes that join later are used, too
             max_tasks_in_flight_per_actor=2,
         ),
         num_cpus=INFERENCE_CPUS,
@@ -196,8 +196,7 @@ def score_prepared(
     done = join(out_folder, SCORES)
     if is_file(done):
         return load_scored(out_folder)
-    num_actors = count_scorers(use_gpu=use_gpu)
-    logits = piece_logits(model, prepared, prepared.pieces, use_gpu=use_gpu, num_actors=num_actors)
+    logits = piece_logits(model, prepared, prepared.pieces, use_gpu=use_gpu)
     scored = logits.map_batches(
         partial(
             decode_piece,
@@ -209,7 +208,7 @@ def score_prepared(
         ),
         batch_size=1,
         batch_format="numpy",
-        compute=decoding_tasks(num_actors),
+        compute=decoding_tasks(count_scorers(use_gpu=use_gpu)),
         num_cpus=DECODING_CPUS,
     )
     tables = list(scored.iter_batches(batch_size=None, batch_format="pyarrow"))

@@ -10,6 +10,7 @@ that of the job. Options of the submission stand before the job's name.
 
 import asyncio
 import hashlib
+import logging
 import re
 import shlex
 import sys
@@ -51,6 +52,9 @@ TOP = Path(__file__).parents[1]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Submit a job, follow its log, and exit as it does."""
+    # Of what is packed, and of the connection's end: the job's own error is to be the last line.
+    for name in ("ray._private.runtime_env", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, job, settings = split_arguments(given)
     submit = parse_config(SubmitConfig, own)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.cluster import console, count_scorers
+from jobs.cluster import console
 from jobs.configuration import TrainConfig
 from jobs.models import check_model, local_model, model_digest
 from jobs.prepared import Prepared
@@ -47,7 +47,6 @@ def find_teacher(config: TrainConfig, train: Prepared, *, use_gpu: bool) -> str 
             train,
             missing,
             use_gpu=use_gpu,
-            num_actors=count_scorers(use_gpu=use_gpu),
         )
         logits.map(write, num_cpus=0.25).take_all()
     return folder

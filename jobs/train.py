@@ -36,6 +36,7 @@ from jobs.cluster import (
     run_folder,
     run_job,
     wants_gpu,
+    workers_need,
 )
 from jobs.configuration import TrainConfig, parse_config
 from jobs.console import show_analysis, show_curve, show_scores
@@ -79,13 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     check_writable(run)
     teachers = [config.distillation.teacher] if config.distillation.teacher else []
-    join_cluster(
+    watch = join_cluster(
         absolute_storage(config.storage_path),
         sources=[source for split in splits for source in split.sources],
         models=[model, *map(resolve_model, teachers)],
     )
     check_secrets(config.tracking)
     check_workers(config.scaling)
+    watch.needed = workers_need(config.scaling)
     task = prepare_task(config, splits, model, run)
     begin_run(run, config, inputs)
     train(task)

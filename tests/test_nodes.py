@@ -121,6 +121,20 @@ def test_a_lost_node_and_a_new_one_are_told_in_a_line(
     ]
 
 
+def test_a_training_that_must_wait_says_for_what(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for how long; where the other nodes suffice, nothing."""
+    monkeypatch.setattr(NodeWatch, "_watch", lambda self: None)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    for needed, says in (({"CPU": 6.0, "GPU": 0}, True), ({"CPU": 4.0}, False)):
+        watch = NodeWatch([nodes.Node(f"id{n}", f"10.0.0.{n}", {"CPU": 4.0}) for n in (1, 2)])
+        watch.needed = needed
+        watch.look([node(1, is_alive=False), node(2)])
+        told = "needs 6 CPU at once, and 4 are left: it waits for nodes, 5 minutes each time"
+        assert (told in " ".join(capsys.readouterr().out.split())) == says
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_every_node_is_asked() -> None:
