@@ -15,6 +15,7 @@ from jobs.prepared import Prepared, load_prepared
 from jobs.ranks import Ranks
 from jobs.shard_scoring import METRICS, SCORING, score_on_ranks, summarize
 from jobs.training_worker import STOP, Keeper, TrainTask, last_checkpoint, make_trainer
+from qa_core.analysis import score_errors
 from qa_core.checkpoints import (
     CHECKPOINTS,
     find_checkpoints,
@@ -131,22 +132,25 @@ def score_leg(task: LegTask, trainer: Trainer, ranks: Ranks, *, is_cut: bool) ->
     trial = task.trial
     is_part = not task.is_final and not is_cut and task.part < 1
     own = replace(trial.dev, part=task.part) if is_part else trial.dev
-    figures = score_windows(task, trainer, own, ranks)
+    figures, errors = score_windows(task, trainer, own, ranks)
     others = [size for size in task.sizes if not is_cut and size != own.settings]
-    rows = [size_row(own.settings, figures)]
+    rows = [size_row(own.settings, figures, errors)]
     for size in others:
         prepared = stored_split(own.folder, own.store.tokenizer, size)
-        rows.append(size_row(size, score_windows(task, trainer, prepared, ranks)))
+        rows.append(size_row(size, *score_windows(task, trainer, prepared, ranks)))
     return {
         "score": figures[task.metric],
         "metrics": figures,
+        "errors": errors,
         "part": own.part,
         "sizes": rows if task.is_final and not is_cut else [],
     }
 
 
-def score_windows(task: LegTask, trainer: Trainer, dev: Prepared, ranks: Ranks) -> dict[str, Any]:
-    """The figures of metrics.json with windows of one size."""
+def score_windows(
+    task: LegTask, trainer: Trainer, dev: Prepared, ranks: Ranks
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of metrics.json with windows of one size, and their standard errors."""
     config = task.trial.config
     scored = score_on_ranks(
         trainer.model,
@@ -158,7 +162,8 @@ def score_windows(task: LegTask, trainer: Trainer, dev: Prepared, ranks: Ranks) 
         decoding=config.decoding,
         language=config.scoring.language,
     )
-    return summarize(scored, dev, None)
+    figures = summarize(scored, dev, None)
+    return figures, score_errors(scored.scores, null_threshold=figures.get("null_threshold"))
 
 
 def keep_score(run: str, trainer: Trainer, course: Course, figures: dict[str, Any]) -> None:
@@ -187,10 +192,12 @@ def scoring_folder(run: str, step: int, size: FeatureSettings, *, part: float = 
     return join(run, SCORING, step_name(step), name)
 
 
-def size_row(size: FeatureSettings, figures: dict[str, Any]) -> dict[str, Any]:
-    """Scores of windows of one size."""
+def size_row(
+    size: FeatureSettings, figures: dict[str, Any], errors: dict[str, Any]
+) -> dict[str, Any]:
+    """Scores of windows of one size, and their standard errors."""
     place = {"max_length": size.max_length, "doc_stride": size.doc_stride}
-    return {**place, "f1": figures["f1"], "exact": figures["exact"]}
+    return {**place, "f1": figures["f1"], "exact": figures["exact"], **errors}
 
 
 def result_file(folder: str, until_tokens: int) -> str:

@@ -20,6 +20,8 @@ RUNG = pa.struct(
         ("total", pa.int64()),  # questions scored
         ("exact", pa.float64()),
         ("f1", pa.float64()),
+        ("exact_error", pa.float64()),  # standard error of the mean over the questions
+        ("f1_error", pa.float64()),
     ]
 )
 SIZE = pa.struct(
@@ -28,6 +30,8 @@ SIZE = pa.struct(
         ("doc_stride", pa.int64()),
         ("f1", pa.float64()),
         ("exact", pa.float64()),
+        ("exact_error", pa.float64()),
+        ("f1_error", pa.float64()),
     ]
 )
 COLUMNS = {
@@ -113,6 +117,7 @@ def trial_row(trial: Trial, legs: Legs, *, metric: str, is_winner: bool) -> dict
                 "total": leg["metrics"]["total"],
                 "exact": leg["metrics"]["exact"],
                 "f1": leg["metrics"]["f1"],
+                **leg.get("errors", {}),  # legs of former versions have none
             }
             for leg in done
         ],

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from qa_core.calibration import calibrate
 from qa_core.errors import DataError
-from qa_core.intervals import bootstrap_interval, compare_paired
+from qa_core.intervals import bootstrap_interval, compare_paired, standard_error
 from qa_core.scoring import IDS_SHOWN, ExampleScores, GivenScores, given_scores
 from qa_core.slices import TOP_N, check_same_ids, slice_given
 from qa_core.thresholds import precision_recall
@@ -58,6 +58,16 @@ def analyse_given(given: GivenScores, facts: pa.Table, *, seed: int = 0) -> dict
         },
         "slices": slice_given(given, facts),
     }
+
+
+def score_errors(scores: ExampleScores, *, null_threshold: float | None) -> dict[str, float | None]:
+    """`exact_error` and `f1_error`: standard errors of the means over the examples, 0 to 100.
+
+    None of fewer than two examples.
+    """
+    given = given_scores(scores, null_threshold=null_threshold)
+    errors = {name: standard_error(getattr(given, name)) for name in ("exact", "f1")}
+    return {f"{name}_error": None if e is None else 100 * e for name, e in errors.items()}
 
 
 def compare_scores(scores: GivenScores, other: GivenScores, *, seed: int = 0) -> dict[str, Any]:

@@ -28,6 +28,16 @@ class PairedDifference:
         return not self.low <= 0.0 <= self.high
 
 
+def standard_error(values: NDArray[np.float64]) -> float | None:
+    """How far the mean of `values`, (examples,), is from that of endless examples, about.
+
+    None of fewer than two, whose spread is not known.
+    """
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
 def bootstrap_interval(
     values: NDArray[np.float64], *, seed: int = 0, num_resamples: int = 1000
 ) -> tuple[float, float]:
