@@ -27,6 +27,7 @@ from qa_core.checkpoints import (
     remove_checkpoint,
 )
 from qa_core.errors import QAError, first_line
+from qa_core.run_files import SECONDS
 from qa_core.storage import is_file, join, read_bytes, write_bytes
 
 POLL_SECONDS = 1.0
@@ -116,6 +117,7 @@ class ScoringBeside:
         return is_wanted and is_counted and not is_scored(self.task.run, facts)
 
     def _score(self, facts: CheckpointFacts) -> None:
+        started = time.monotonic()
         try:
             remotely = score_remotely.options(scheduling_strategy=this_node())
             scoring = remotely.remote(self.task, facts)
@@ -124,6 +126,10 @@ class ScoringBeside:
                     ray.cancel(scoring)
                     return
             summary = ray.get(scoring)
+            seconds = {"seconds": round(time.monotonic() - started, 3)}
+            write_bytes(
+                join(self.task.run, SCORING, facts.name, SECONDS), json.dumps(seconds).encode()
+            )
         except ray.exceptions.RayError as error:
             self.failed.add(facts.step)
             warn(f"{facts.name} could not be scored beside the training ({first_line(error)})")

@@ -200,7 +200,8 @@ class Keeper:
         self.trackers = Trackers(task.config, run=task.run, first_step=trainer.step)
         self.values = StepValues()
         self.steps: list[dict[str, Any]] = []  # since the last checkpoint
-        self.polled = time.monotonic()
+        self.times: list[dict[str, Any]] = []  # of these
+        self.polled = self.stepped = time.monotonic()
         self.failure: StorageError | None = None  # of keeping; ends the training on all ranks
 
     def begin(self) -> None:
@@ -212,6 +213,7 @@ class Keeper:
         """Tell of a step, keep a checkpoint where one is due, signal what all ranks must do."""
         record = asdict(done)
         del record["signal"]  # comes by the clock
+        self._time(done.step, record.pop("feed_seconds"))
         self.steps.append(record)
         if self.progress:
             self.progress.show(done)
@@ -229,6 +231,13 @@ class Keeper:
             self.trainer.signal = LOOK | (STOP if self._is_over() else 0)
         if self.failure:
             self.trainer.signal = STOP
+
+    def _time(self, step: int, feed_seconds: float) -> None:
+        """Note what a step took, from the end of the last one: also what is done between them."""
+        before, self.stepped = self.stepped, time.monotonic()
+        seconds = round(self.stepped - before, 4)
+        feed = round(feed_seconds, 4)
+        self.times.append({"step": step, "seconds": seconds, "feed_seconds": feed})
 
     def _is_over(self) -> bool:
         """Whether scores no longer rise, or the last checkpoint could not be written."""
@@ -266,8 +275,10 @@ class Keeper:
                 state=self.trainer.state(),
                 tokenizer=cached_tokenizer(self.task.model),
                 steps=self.steps,
+                times=self.times,
             )
             self.steps.clear()
+            self.times.clear()
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:

@@ -158,14 +158,15 @@ class CheckpointWriter:
         state: Mapping[str, Any],
         tokenizer: Any,
         steps: Sequence[Mapping[str, Any]],
+        times: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Copy the model and `state` (of `Trainer.state`) now, write them in a thread.
 
-        `steps` are the records of the steps since the last checkpoint.
+        `steps` are the records of the steps since the last checkpoint, `times` what they took.
         """
         self.wait()
         weights, kept = copy_tensors(model.state_dict()), copy_tensors(dict(state))
-        rows = list(steps)
+        rows = {HISTORY: list(steps), TIMES: list(times)}
 
         def write(folder: Path) -> None:
             model.save_pretrained(folder, state_dict=weights)
@@ -193,7 +194,10 @@ class CheckpointWriter:
             self.pool.shutdown()
 
     def _write_patiently(
-        self, facts: CheckpointFacts, write: Callable[[Path], None], steps: list[Mapping[str, Any]]
+        self,
+        facts: CheckpointFacts,
+        write: Callable[[Path], None],
+        records: Mapping[str, list[Mapping[str, Any]]],
     ) -> None:
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -208,8 +212,9 @@ class CheckpointWriter:
             reraise=True,
         )
         def attempt() -> None:
-            if steps:
-                write_json_lines(join(self.run, HISTORY, f"{facts.name}.jsonl"), steps)
+            for kind, rows in records.items():
+                if rows:
+                    write_json_lines(join(self.run, kind, f"{facts.name}.jsonl"), rows)
             write_checkpoint(join(self.run, CHECKPOINTS), facts, write)
 
         attempt()
@@ -217,9 +222,10 @@ class CheckpointWriter:
 
 CHECKPOINTS = "checkpoints"
 HISTORY = "history"
+TIMES = "times"  # of the same steps: they come by the clock, so that no two runs have the same
 
 
-def read_history(run: str, last_step: int) -> Iterator[dict[str, Any]]:
+def read_history(run: str, last_step: int, kind: str = HISTORY) -> Iterator[dict[str, Any]]:
     """The records of the steps from the first to `last_step`, each once, in order.
 
     A file of the history ends at its checkpoint's step. Of a run that went back to an earlier
@@ -227,7 +233,7 @@ def read_history(run: str, last_step: int) -> Iterator[dict[str, Any]]:
     """
     chain = []
     while last_step > 0:
-        file = join(run, HISTORY, f"{step_name(last_step)}.jsonl")
+        file = join(run, kind, f"{step_name(last_step)}.jsonl")
         lines = read_bytes(file).split(b"\n")[:-1]
         chain.append(lines)
         last_step = int(json.loads(lines[0])["step"]) - 1

@@ -9,6 +9,7 @@ as if it had not stopped, bit for bit at the same world size.
 import contextlib
 import hashlib
 import math
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,6 +88,7 @@ class StepDone:
     num_tokens: int  # real ones
     num_padding_tokens: int
     signal: int = 0  # sum of what the ranks had put into `Trainer.signal` before the step
+    feed_seconds: float = field(default=0.0, compare=False)  # this rank waited for its batches
 
 
 class Trainer:
@@ -163,8 +165,12 @@ class Trainer:
                 batch_size=self.settings.batch_size,
             )
             with contextlib.closing(self.feed(plan, self.step - begin)) as shares:
+                asked = time.monotonic()
                 for number, batches in shares:
-                    yield self._train_step(plan, number, batches, epoch)
+                    waited = time.monotonic() - asked
+                    done = self._train_step(plan, number, batches, epoch)
+                    yield replace(done, feed_seconds=waited)
+                    asked = time.monotonic()
 
     def feed(self, plan: EpochPlan, first: int) -> Generator[StepBatches, None, None]:
         """The number of each step of an epoch from `first` on, and this rank's batches of it.
