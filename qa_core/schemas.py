@@ -114,3 +114,34 @@ PREDICTED = pa.schema(
         ("n_best", pa.list_(CANDIDATE)),  # the answer given first, then the others, best first
     ]
 )
+
+# Answers as the report shows them, beside what was accepted. Characters count in the whole context.
+EXPLORED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),  # the path or name the example was read from
+        ("question", pa.string()),  # or its beginning
+        ("context", pa.string()),  # or a part of it
+        ("context_key", pa.uint64()),  # hash of the whole context
+        ("context_start", pa.int32()),  # characters of the context before that part
+        ("context_length", pa.int32()),  # characters of the whole context
+        ("gold_starts", pa.list_(pa.int32())),  # of accepted answers, each place once; empty: none
+        ("gold_ends", pa.list_(pa.int32())),  # likewise, half-open
+        ("answer", pa.string()),  # that was given, or its beginning; "" for none
+        ("start", pa.int32()),  # its first character; -1 for none, and where it is not known
+        ("end", pa.int32()),  # half-open; -1 likewise
+        ("probability", pa.float32()),  # among the candidates; null where it is not known
+        ("null_odds", pa.float64()),  # null score - score of the best span; null where v1.1
+        ("n_best_starts", pa.list_(pa.int32())),  # of candidates, best first; -1: no answer
+        ("n_best_ends", pa.list_(pa.int32())),  # likewise, half-open
+        ("n_best_probabilities", pa.list_(pa.float32())),  # likewise
+        ("window_starts", pa.list_(pa.int32())),  # first character of each window; empty: unknown
+        ("window_ends", pa.list_(pa.int32())),  # likewise, half-open
+        ("exact", pa.float64()),  # 0 or 1
+        ("f1", pa.float64()),  # 0 to 1
+        ("question_word", pa.string()),  # names of groups, see qa_core.slices
+        ("answer_words", pa.string()),  # likewise
+        ("context_tokens", pa.string()),  # likewise; null without a model
+        ("num_windows", pa.string()),  # likewise; null without a model
+    ]
+)

@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -135,15 +135,6 @@ def slice_given(given: GivenScores, facts: pa.Table) -> dict[str, list[dict[str,
     `total`, `exact` and `f1`.
     """
     check_same_ids(given, facts)
-    sources = sorted(pc.unique(facts["source"]).to_pylist())
-    groups = {
-        "question_word": _groups_by_name(facts["question_word"], QUESTION_WORDS),
-        "answer_words": _groups_by_size(facts["answer_words"], ANSWER_WORDS),
-    }
-    for name, first_of in (("context_tokens", CONTEXT_TOKENS), ("num_windows", NUM_WINDOWS)):
-        if name in facts.column_names:
-            groups[name] = _groups_by_size(facts[name], first_of)
-    groups["source"] = _groups_by_name(facts["source"], sources)
     return {
         name: [
             {
@@ -152,11 +143,24 @@ def slice_given(given: GivenScores, facts: pa.Table) -> dict[str, list[dict[str,
                 "exact": 100 * float(given.exact[rows].mean()),
                 "f1": 100 * float(given.f1[rows].mean()),
             }
-            for label, rows in members
-            if rows.any()
+            for number, label in enumerate(labels)
+            if (rows := number_of == number).any()
         ]
-        for name, members in groups.items()
+        for name, (labels, number_of) in slice_groups(facts).items()
     }
+
+
+def slice_groups(facts: pa.Table) -> dict[str, tuple[list[str], NDArray[np.int64]]]:
+    """By name of a slicing: its groups' names, and the number of each example's, (examples,)."""
+    sources = sorted(pc.unique(facts["source"]).to_pylist())
+    groups = {
+        "question_word": _groups_by_name(facts["question_word"], QUESTION_WORDS),
+        "answer_words": _groups_by_size(facts["answer_words"], ANSWER_WORDS),
+    }
+    for name, first_of in (("context_tokens", CONTEXT_TOKENS), ("num_windows", NUM_WINDOWS)):
+        if name in facts.column_names:
+            groups[name] = _groups_by_size(facts[name], first_of)
+    return groups | {"source": _groups_by_name(facts["source"], sources)}
 
 
 def check_same_ids(scores: ExampleScores | GivenScores, facts: pa.Table) -> None:
@@ -235,13 +239,14 @@ def _answer_words(examples: pa.Table, language: Language | None) -> list[int]:
 
 
 def _groups_by_name(
-    column: pa.ChunkedArray, names: Iterable[str]
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    return ((name, pc.equal(column, name).to_numpy()) for name in names)
+    column: pa.ChunkedArray, names: Sequence[str]
+) -> tuple[list[str], NDArray[np.int64]]:
+    numbers = pc.index_in(column, value_set=pa.array(names, pa.string()))
+    return list(names), numbers.to_numpy().astype(np.int64)
 
 
 def _groups_by_size(
     column: pa.ChunkedArray, first_of: dict[str, int]
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+) -> tuple[list[str], NDArray[np.int64]]:
     group = np.searchsorted(list(first_of.values()), column.to_numpy(), side="right") - 1
-    return ((name, group == number) for number, name in enumerate(first_of))
+    return list(first_of), group.astype(np.int64)
