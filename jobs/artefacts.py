@@ -22,8 +22,8 @@ from qa_core.answering import SETTINGS_KEY
 from qa_core.checkpoints import ABOUT
 from qa_core.decoding import apply_null_threshold, null_odds
 from qa_core.errors import ConfigError
-from qa_core.reading import count_reasons
-from qa_core.reporting import render_report
+from qa_core.report_page import build_page
+from qa_core.run_files import read_run
 from qa_core.storage import (
     is_file,
     join,
@@ -39,6 +39,8 @@ from qa_core.training import STATE_FILE
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 ANALYSIS = "analysis.json"
+PLAN = "plan.json"
+REPORT = "report.html"
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
 NOT_IN_MODEL = (STATE_FILE, ABOUT)
 # Settings that may change when a run is continued: they do not change what comes out.
@@ -177,23 +179,22 @@ def save_model(
         fs.copy_files(str(folder), target_path, destination_filesystem=target)
 
 
-def write_report(
-    run: str,
-    *,
-    title: str,
-    metrics: Mapping[str, Any],
-    curve: Sequence[Mapping[str, Any]],
-    rejections: pa.Table,
-) -> None:
-    """report.html: scores, learning curve, rejections and settings on one self-contained page."""
-    page = render_report(
-        title=title,
-        metrics=metrics,
-        curve=curve,
-        rejections=count_reasons(rejections),
-        config=read_bytes(join(run, CONFIG)).decode(),
-    )
-    write_bytes(join(run, "report.html"), page.encode())
+def write_plan(run: str, splits: Mapping[str, Prepared]) -> None:
+    """plan.json: what the windows of each split hold and cut, and how many records are rejected."""
+    rows = {
+        name: {
+            "plan": asdict(prepared.plan),
+            "num_features": prepared.num_features,
+            "num_rejected": prepared.num_rejected,
+        }
+        for name, prepared in splits.items()
+    }
+    write_json(join(run, PLAN), rows)
+
+
+def write_report(run: str) -> None:
+    """report.html: all that the run's files say, on one self-contained page."""
+    write_bytes(join(run, REPORT), build_page([read_run(run)]).encode())
 
 
 def _answer_shards(prepared: Prepared, scoring: str, threshold: float | None) -> Iterator[pa.Table]:

@@ -438,6 +438,15 @@ class PredictConfig(RunSettings):
     """Compute logits of a data set on GPUs; null: if the cluster has any."""
 
 
+@dataclass(frozen=True)
+class ReportConfig:
+    """Make the page of the runs whose folders are named before the options."""
+
+    out: str | None = None
+    """File or URI of the page; null: report.html in the run's folder, or comparison.html beside
+    the first run's."""
+
+
 def parse_config(kind: type[Config], arguments: Sequence[str] | None = None) -> Config:
     """The configuration that a command line (default: this process's) asks for.
 

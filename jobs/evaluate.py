@@ -17,6 +17,7 @@ from jobs.artefacts import (
     write_analysis,
     write_answers,
     write_json,
+    write_plan,
     write_rejections,
     write_report,
 )
@@ -30,6 +31,7 @@ from jobs.cluster import (
 )
 from jobs.configuration import EvaluateConfig, FeatureSettings, parse_config
 from jobs.console import show_analysis, show_scores, show_sizes, warn
+from jobs.explored import explore_scored, write_explorer
 from jobs.given_predictions import compare_runs, evaluate_predictions
 from jobs.model_settings import (
     decoding_settings,
@@ -44,6 +46,7 @@ from jobs.nodes import join_cluster
 from jobs.prepare import find_split, input_digest, prepare_split
 from jobs.prepared import Prepared, check_not_empty
 from jobs.shard_scoring import Scored, score_prepared, summarize
+from jobs.timings import Stages
 from qa_core.analysis import analyse
 from qa_core.errors import ConfigError, QAError
 from qa_core.scoring import given_scores
@@ -100,24 +103,29 @@ def evaluate_model(config: EvaluateConfig, run: str) -> None:
     check_writable(run)
     inputs = {"dev": input_digest(split, model), "model": model_digest(model)}
     check_run(run, config, inputs)
-    join_cluster(storage_path, sources=split.sources, models=[model])
-    use_gpu = wants_gpu(config.use_gpu)
-    count_scorers(use_gpu=use_gpu)  # before any work
-    prepared = [prepare_split(split, model, size, storage_path) for size in sizes]
+    stages = Stages()
+    with stages.stage("joining the cluster"):
+        join_cluster(storage_path, sources=split.sources, models=[model])
+        use_gpu = wants_gpu(config.use_gpu)
+        count_scorers(use_gpu=use_gpu)  # before any work
+    with stages.stage("tokens and windows"):
+        prepared = [prepare_split(split, model, size, storage_path) for size in sizes]
     for one in prepared:
         check_not_empty(one, "data.dev")
     begin_run(run, config, inputs)
     threshold, origin = threshold_setting(config, stored)
-    found = [
-        score_size(config, model, one, run, stored=stored, threshold=threshold, use_gpu=use_gpu)
-        for one in prepared
-    ]
+    with stages.stage("logits, decoding and scores"):
+        found = [
+            score_size(config, model, one, run, stored=stored, threshold=threshold, use_gpu=use_gpu)
+            for one in prepared
+        ]
     best = min(found, key=lambda one: (-one.metrics["f1"], one.prepared.num_tokens))
     if len(found) > 1:
         rows = [{**size_row(one), "is_best": one is best} for one in found]
         write_json(join(run, "windows.json"), rows)
         show_sizes(rows)
-    write_results(config, run, best)
+    with stages.stage("answers and analysis"):
+        write_results(run, best)
     used = best.metrics.get("null_threshold")
     if threshold is None and used is not None:
         origin = "found on this data for the best F1 (the model has none)"
@@ -125,6 +133,8 @@ def evaluate_model(config: EvaluateConfig, run: str) -> None:
     if config.compare is not None:
         scores = given_scores(best.scored.scores, null_threshold=used)
         compare_runs(config, run, split, scores)
+    stages.write(run)
+    write_report(run)
 
 
 def window_sizes(
@@ -199,20 +209,17 @@ def size_row(one: SizeScores) -> dict[str, Any]:
     }
 
 
-def write_results(config: EvaluateConfig, run: str, best: SizeScores) -> None:
+def write_results(run: str, best: SizeScores) -> None:
     """The files of a run, and its scores on the terminal."""
     metrics, prepared = best.metrics, best.prepared
     threshold = metrics.get("null_threshold")
-    rejections = write_rejections(run, [prepared])
+    write_rejections(run, [prepared])
+    write_plan(run, {"dev": prepared})
     write_answers(run, prepared, scoring=best.folder, threshold=threshold)
     analysis = analyse(best.scored.scores, best.scored.facts, null_threshold=threshold)
     write_analysis(run, analysis)
-    write_report(
-        run,
-        title=f"Evaluation {config.run_name}",
-        metrics=metrics,
-        curve=[],
-        rejections=rejections,
+    write_explorer(
+        run, explore_scored(prepared, best.scored, scoring=best.folder, threshold=threshold)
     )
     write_json(join(run, "metrics.json"), metrics)
     show_scores(metrics, "Scores")

@@ -11,11 +11,13 @@ import pyarrow as pa
 from jobs.artefacts import begin_run, check_run, write_analysis, write_json, write_report
 from jobs.configuration import EvaluateConfig
 from jobs.console import show_analysis, show_difference, show_scores, warn
+from jobs.explored import write_explorer
 from jobs.prepare import find_split
 from jobs.token_pipeline import Split
 from jobs.token_shards import DUPLICATE, DUPLICATE_DETAIL
 from qa_core.analysis import analyse_given, compare_scores
 from qa_core.errors import DataError
+from qa_core.exploring import Explorer, explored_rows
 from qa_core.normalizing import Language
 from qa_core.reading import ReadBlock, check_rejected_fraction, read_blocks, reject_rows
 from qa_core.schemas import REJECTIONS
@@ -43,6 +45,7 @@ class SourceScores:
     scores: list[GivenScores] = field(default_factory=list)
     facts: list[pa.Table] = field(default_factory=list)
     rejections: list[pa.Table] = field(default_factory=list)
+    explorer: Explorer = field(default_factory=Explorer)
     num_read: int = 0
 
     @property
@@ -76,6 +79,7 @@ def evaluate_predictions(config: EvaluateConfig, run: str) -> None:
     write_scores(config, run, given, odds)
     if config.compare is not None:
         compare_runs(config, run, split, GivenScores.joined(given.scores))
+    write_report(run)
 
 
 def write_scores(
@@ -91,8 +95,7 @@ def write_scores(
     rejections = given.rejection_table
     write_json_lines(join(run, "rejections.jsonl"), rejections.to_pylist())
     write_analysis(run, analysis)
-    title = f"Evaluation {config.run_name}"
-    write_report(run, title=title, metrics=metrics, curve=[], rejections=rejections)
+    write_explorer(run, given.explorer)
     write_json(join(run, "metrics.json"), metrics)
     show_scores(metrics, f"Scores of {config.predictions}")
     show_analysis(analysis)
@@ -170,8 +173,16 @@ def _score(
     given.missing += find_missing(predictions, ids)
     own = {name: predictions[name] for name in ids if name in predictions}
     scores = score_given(own, examples, allow_missing=True, language=language)
+    facts = text_facts(examples, language=language)
     given.scores.append(scores)
-    given.facts.append(text_facts(examples, language=language))
+    given.facts.append(facts)
+    kept = pa.array(np.flatnonzero(given.explorer.wanted(examples["context"])))
+    if len(kept):
+        examples = examples.take(kept)
+        answers = pa.table({"answer": [predictions.get(n, "") for n in examples["id"].to_pylist()]})
+        order = np.argsort(scores.ids, kind="stable")
+        by_id = {"given": scores.take(order), "facts": facts.take(pa.array(order))}
+        given.explorer.add(explored_rows(examples, answers, **by_id))
 
 
 def check_given(

@@ -12,10 +12,11 @@ from jobs.artefacts import (
     write_analysis,
     write_answers,
     write_json,
+    write_plan,
     write_rejections,
-    write_report,
 )
 from jobs.configuration import FeatureSettings, SweepConfig
+from jobs.explored import explore_scored, write_explorer
 from jobs.leg import scored_windows, scoring_folder
 from jobs.prepared import Prepared
 from jobs.shard_scoring import Scored, load_scored, score_prepared, summarize
@@ -51,7 +52,7 @@ class Chosen:
 
 
 def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> None:
-    """Write the winner's files and the results; metrics.json comes last."""
+    """Write the winner's files and the results; with metrics.json the sweep is finished."""
     config = inputs.config
     metric = config.tune.metric
     legs = {trial.number: read_legs(run, trial) for trial in sweep.trials}
@@ -63,10 +64,14 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
     chosen = choose(best, legs, inputs, run, use_gpu=use_gpu)
     threshold = chosen.metrics.get("null_threshold")
     write_answers(run, chosen.dev, scoring=chosen.folder, threshold=threshold)
+    write_explorer(
+        run,
+        explore_scored(chosen.dev, chosen.scored, scoring=chosen.folder, threshold=threshold),
+    )
     write_analysis(
         run, analyse(chosen.scored.scores, chosen.scored.facts, null_threshold=threshold)
     )
-    size = chosen.dev.settings
+    size, default = chosen.dev.settings, sweep.default_trial()
     save_model(
         run,
         checkpoint=chosen.checkpoint,
@@ -76,13 +81,16 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
         null_threshold=threshold,
     )
     train = inputs.find(best.point).train
-    rejections = write_rejections(run, [train, chosen.dev])
+    write_rejections(run, [train, chosen.dev])
+    write_plan(run, {"train": train, "dev": chosen.dev})
     values = [best_score(trial, legs, metric) for trial in seeds]
     found = {
         "tune": asdict(config.tune),
         "metric": metric,
         "keys": list(inputs.space),
+        "rungs": list(sweep.rules.rungs),
         "winner": best.number,
+        "default_trial": default.number if default else None,
         "winner_point": best.point,
         "windows": {"max_length": size.max_length, "doc_stride": size.doc_stride},
         "num_tokens": sweep.num_tokens,
@@ -101,13 +109,6 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
     order = [*ranking, *(trial for trial in sweep.trials if trial not in ranking)]
     rows = [trial_row(trial, legs, metric=metric, is_winner=trial is best) for trial in order]
     write_parquet(join(run, TABLE), results_table(rows))
-    write_report(
-        run,
-        title=f"Sweep {config.run_name}",
-        metrics=chosen.metrics,
-        curve=[],
-        rejections=rejections,
-    )
     write_json(join(run, METRICS), {**chosen.metrics, "trial": best.number})
 
 

@@ -13,19 +13,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from rich.markup import escape
 
 from jobs.artefacts import (
     ANALYSIS,
+    REPORT,
     begin_run,
     check_run,
     save_model,
     write_analysis,
     write_answers,
     write_json,
+    write_plan,
     write_rejections,
     write_report,
 )
@@ -40,6 +41,7 @@ from jobs.cluster import (
 )
 from jobs.configuration import TrainConfig, parse_config
 from jobs.console import show_analysis, show_curve, show_scores
+from jobs.explored import explore_scored, write_explorer
 from jobs.models import check_model, model_digest, resolve_model
 from jobs.nodes import join_cluster
 from jobs.prepare import (
@@ -49,23 +51,23 @@ from jobs.prepare import (
     prepare_split,
     warn_shared_contexts,
 )
-from jobs.prepared import read_rejections
 from jobs.scoring_beside import ScoringBeside, score_missing, stopped_at
 from jobs.shard_scoring import METRICS, SCORING, load_scored, read_curve
 from jobs.teaching import find_teacher
+from jobs.timings import Stages
 from jobs.token_pipeline import Split
 from jobs.tracking import Trackers, check_secrets, check_trackers
 from jobs.training_worker import TrainTask, check_batches, train_worker, worker_resources
 from qa_core.analysis import analyse
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints, read_history, step_name
+from qa_core.curves import learning_curve
 from qa_core.errors import QAError
-from qa_core.reporting import learning_curve
 from qa_core.storage import check_writable, is_file, join, read_bytes, write_json_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score and save a model."""
-    started = time.monotonic()
+    started, stages = time.monotonic(), Stages()
     config = parse_config(TrainConfig, arguments)
     check_trackers(config.tracking)
     run = run_folder(config.storage_path, config.run_name)
@@ -76,22 +78,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_run(run, config, inputs)
     if is_file(join(run, METRICS)):
         console.print(f"This run is finished already: [bold]{escape(run)}[/bold]")
+        if not is_file(join(run, REPORT)):
+            write_report(run)
         show_results(run)
         return
     check_writable(run)
     teachers = [config.distillation.teacher] if config.distillation.teacher else []
-    watch = join_cluster(
-        absolute_storage(config.storage_path),
-        sources=[source for split in splits for source in split.sources],
-        models=[model, *map(resolve_model, teachers)],
-    )
-    check_secrets(config.tracking)
-    check_workers(config.scaling)
-    watch.needed = workers_need(config.scaling)
-    task = prepare_task(config, splits, model, run)
+    with stages.stage("joining the cluster"):
+        watch = join_cluster(
+            absolute_storage(config.storage_path),
+            sources=[source for split in splits for source in split.sources],
+            models=[model, *map(resolve_model, teachers)],
+        )
+        check_secrets(config.tracking)
+        check_workers(config.scaling)
+        watch.needed = workers_need(config.scaling)
+    with stages.stage("tokens and windows"):
+        task = prepare_task(config, splits, model, run)
     begin_run(run, config, inputs)
-    train(task)
-    finish(task)
+    with stages.stage("training"):
+        train(task)
+    finish(task, stages)
     show_results(run)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
@@ -155,18 +162,34 @@ def with_checkpoint(error: QAError, run: str) -> QAError:
     return type(error)(found, where, expected, f"{remedy}; last good checkpoint: {last}")
 
 
-def finish(task: TrainTask) -> None:
-    """Choose the best checkpoint by F1 and write the run's files; metrics.json comes last."""
+def finish(task: TrainTask, stages: Stages) -> None:
+    """Choose the best checkpoint by F1 and write the run's files.
+
+    With metrics.json the run is finished; report.html is made from all of them.
+    """
+    run = task.run
+    with stages.stage("scores that were missing"):
+        score_missing(task)
+    with stages.stage("answers and analysis"):
+        write_results(task)
+    stages.write(run)
+    write_report(run)
+
+
+def write_results(task: TrainTask) -> None:
+    """The best checkpoint's answers, figures and model; metrics.json comes last."""
     config, run = task.config, task.run
-    score_missing(task)
     track_scores(task)
-    curve = learning_curve_files(run)
+    write_events(run)
     metrics = best_scores(run)
     place = {f"best_{name}": metrics.pop(name) for name in ("epoch", "step")}
     name = step_name(place["best_step"])
     threshold = metrics.get("null_threshold")
-    write_answers(run, task.dev, scoring=join(run, SCORING, name), threshold=threshold)
-    scored = load_scored(join(run, SCORING, name))
+    scoring = join(run, SCORING, name)
+    write_plan(run, {"train": task.train, "dev": task.dev})
+    write_answers(run, task.dev, scoring=scoring, threshold=threshold)
+    scored = load_scored(scoring)
+    write_explorer(run, explore_scored(task.dev, scored, scoring=scoring, threshold=threshold))
     write_analysis(run, analyse(scored.scores, scored.facts, null_threshold=threshold))
     save_model(
         run,
@@ -175,13 +198,6 @@ def finish(task: TrainTask) -> None:
         doc_stride=config.features.doc_stride,
         decoding=config.decoding,
         null_threshold=threshold,
-    )
-    write_report(
-        run,
-        title=f"Run {config.run_name}",
-        metrics=metrics,
-        curve=curve,
-        rejections=pa.concat_tables(read_rejections(one) for one in (task.train, task.dev)),
     )
     write_json(join(run, METRICS), {**metrics, **place})
 
@@ -206,14 +222,13 @@ def best_scores(run: str) -> dict[str, Any]:
     return dict(min(scored, key=lambda figures: (-figures["f1"], figures["step"])))
 
 
-def learning_curve_files(run: str) -> list[dict[str, Any]]:
-    """Write metrics.jsonl, a line a step and a line a score; the learning curve of both."""
+def write_events(run: str) -> None:
+    """metrics.jsonl: a line a step and a line a score."""
     scores = counted_scores(run)
     history = list(read_history(run, scores[-1]["step"]))
     events = [{"event": "step", **step} for step in history]
     events += [{"event": "score", **figures} for figures in scores]
     write_json_lines(join(run, "metrics.jsonl"), events)
-    return learning_curve(history, scores)
 
 
 def show_results(run: str) -> None:
@@ -236,7 +251,8 @@ def show_results(run: str) -> None:
         )
     console.print(
         f"\nResults: {run}\n"
-        "  predictions.json, nbest_predictions.json, metrics.json, report.html\n"
+        f"  report.html  scores, curves and every answer on one page: {run}/report.html\n"
+        "  predictions.json, nbest_predictions.json, metrics.json\n"
         "  model/  loads with AutoModelForQuestionAnswering.from_pretrained\n"
         "Next:\n"
         f'  python -m jobs.predict --model {run}/model --ask "…" --context FILE\n'

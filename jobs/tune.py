@@ -21,7 +21,7 @@ import numpy as np
 from ray import tune
 from rich.markup import escape
 
-from jobs.artefacts import begin_run, check_run
+from jobs.artefacts import REPORT, begin_run, check_run, write_report
 from jobs.cluster import (
     absolute_storage,
     check_workers,
@@ -39,6 +39,7 @@ from jobs.sweep_console import SweepShow, show_sweep
 from jobs.sweep_inputs import SweepInputs
 from jobs.sweep_results import METRICS, SWEEP, finish
 from jobs.sweep_search import Room, SweepSearch, read_events
+from jobs.timings import Stages
 from jobs.tracking import check_secrets, check_trackers
 from jobs.training_worker import worker_resources
 from jobs.trial import LegTrainable, SweepTask
@@ -72,20 +73,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_run(run, document, inputs.digests())
     if is_finished(config, run):
         console.print(f"This sweep is finished already: [bold]{escape(run)}[/bold]")
+        if not is_file(join(run, REPORT)):
+            write_report(run)
         show_sweep(run)
         return
     check_writable(run)
     storage_path = absolute_storage(config.storage_path)
-    join_cluster(storage_path, sources=inputs.files(), models=inputs.models.values())
-    check_secrets(config.tracking)
-    use_gpu = wants_gpu(config.scaling.use_gpu)
-    check_workers(config.scaling)
-    points = points_to_expect(space, inputs, searcher, seed=config.tune.seed)
-    inputs.prepare(storage_path, points)
+    stages = Stages()
+    with stages.stage("joining the cluster"):
+        join_cluster(storage_path, sources=inputs.files(), models=inputs.models.values())
+        check_secrets(config.tracking)
+        use_gpu = wants_gpu(config.scaling.use_gpu)
+        check_workers(config.scaling)
+    with stages.stage("tokens and windows"):
+        points = points_to_expect(space, inputs, searcher, seed=config.tune.seed)
+        inputs.prepare(storage_path, points)
     begin_run(run, document, inputs.digests())
     sweep = make_sweep(config, space, inputs, searcher, points, run)
-    search(sweep, inputs, sweep_task(config, inputs, run, use_gpu=use_gpu, started=started))
-    finish(sweep, inputs, run, use_gpu=use_gpu)
+    with stages.stage("trials"):
+        search(sweep, inputs, sweep_task(config, inputs, run, use_gpu=use_gpu, started=started))
+    with stages.stage("answers and analysis"):
+        finish(sweep, inputs, run, use_gpu=use_gpu)
+    stages.write(run)
+    write_report(run)
     show_sweep(run)
     console.print(f"Done in {time.time() - started:.0f} s.")
 

@@ -1,4 +1,4 @@
-"""report: what a chart is. Figures are Plotly's, as JSON; the page draws them in its own colours."""
+"""report: what a chart is. Figures are Plotly's, as JSON, drawn in the page's own colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

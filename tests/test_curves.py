@@ -1,10 +1,10 @@
-"""The report: numbers as scored, texts escaped."""
+"""Learning curves: a row where there is a score or an epoch ends."""
 
 from typing import Any
 
 import pytest
 
-from qa_core.reporting import learning_curve, render_report
+from qa_core.curves import learning_curve
 
 
 def step(number: int, epoch: float, loss: float, num_features: int) -> dict[str, Any]:
@@ -44,20 +44,3 @@ def test_curve_has_a_row_for_a_score_within_an_epoch() -> None:
         (0.25, 4.0, 5.0),
         (0.5, 2.0, 6.0),
     ]
-
-
-def test_page_shows_the_figures_and_escapes_every_text() -> None:
-    """A title or setting with markup in it cannot become part of the page."""
-    page = render_report(
-        title="<script>alert(1)</script>",
-        metrics={"exact": 12.345, "total": 7},
-        curve=learning_curve([step(1, 1.0, 0.5, 2)], [{"step": 1, "exact": 3.0, "f1": 4.0}]),
-        rejections={"duplicate id": 2},
-        config="model: <b>",
-    )
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "model: &lt;b&gt;" in page
-    assert "12.35" in page or "12.34" in page
-    assert "<td>duplicate id</td><td>2</td>" in page
-    assert "http" not in page

@@ -1,9 +1,7 @@
-"""report: scores, curves and answers → one page a person reads. Numbers equal the score's."""
+"""report: the learning curve of a training, as its rows are read on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def learning_curve(
@@ -45,20 +43,3 @@ def _curve_row(
         "exact": scores.get("exact"),
         "f1": scores.get("f1"),
     }
-
-
-def render_report(
-    *,
-    title: str,
-    metrics: Mapping[str, Any],
-    curve: Sequence[Mapping[str, Any]],
-    rejections: Mapping[str, int],
-    config: str,
-) -> str:
-    """A self-contained HTML page; every text is escaped."""
-    environment = Environment(
-        loader=PackageLoader("qa_core"), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("report.html").render(
-        title=title, metrics=metrics, curve=curve, rejections=rejections, config=config
-    )
