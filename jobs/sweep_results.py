@@ -15,6 +15,7 @@ from jobs.artefacts import (
     write_rejections,
     write_report,
 )
+from jobs.cards import write_card
 from jobs.configuration import FeatureSettings, SweepConfig
 from jobs.leg import scored_windows, scoring_folder
 from jobs.prepared import Prepared
@@ -22,7 +23,7 @@ from jobs.shard_scoring import Scored, load_scored, score_prepared, summarize
 from jobs.space import with_point
 from jobs.sweep_inputs import SweepInputs
 from jobs.sweep_table import Legs, best_score, best_windows, read_legs, results_table, trial_row
-from jobs.trial import trial_folder
+from jobs.trial import trial_config, trial_folder
 from qa_core.analysis import NOT_DISTINGUISHABLE, analyse, compare_scores
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints
 from qa_core.halving import Sweep, Trial
@@ -63,9 +64,8 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
     chosen = choose(best, legs, inputs, run, use_gpu=use_gpu)
     threshold = chosen.metrics.get("null_threshold")
     write_answers(run, chosen.dev, scoring=chosen.folder, threshold=threshold)
-    write_analysis(
-        run, analyse(chosen.scored.scores, chosen.scored.facts, null_threshold=threshold)
-    )
+    analysis = analyse(chosen.scored.scores, chosen.scored.facts, null_threshold=threshold)
+    write_analysis(run, analysis)
     size = chosen.dev.settings
     save_model(
         run,
@@ -76,6 +76,15 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
         null_threshold=threshold,
     )
     train = inputs.find(best.point).train
+    write_card(
+        run,
+        trial_config(config, best.point, best.seed),
+        (train, chosen.dev),
+        metrics=chosen.metrics,
+        analysis=analysis,
+        chosen=f"trial {best.number}, the best of a sweep, at its last checkpoint",
+        remarks=remarks(sweep, config, winner),
+    )
     rejections = write_rejections(run, [train, chosen.dev])
     values = [best_score(trial, legs, metric) for trial in seeds]
     found = {

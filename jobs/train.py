@@ -29,6 +29,7 @@ from jobs.artefacts import (
     write_rejections,
     write_report,
 )
+from jobs.cards import write_card
 from jobs.cluster import (
     absolute_storage,
     check_workers,
@@ -40,6 +41,7 @@ from jobs.cluster import (
 )
 from jobs.configuration import TrainConfig, parse_config
 from jobs.console import show_analysis, show_curve, show_scores
+from jobs.hub import check_hub, push_model
 from jobs.models import check_model, model_digest, resolve_model
 from jobs.nodes import join_cluster
 from jobs.prepare import (
@@ -69,14 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = parse_config(TrainConfig, arguments)
     check_trackers(config.tracking)
     run = run_folder(config.storage_path, config.run_name)
+    is_finished = is_file(join(run, METRICS))
+    check_hub(config.hub, run, is_finished=is_finished)
     splits = [find_split(config.data, name) for name in SPLITS]
     model = check_model(config.model.name_or_path, config.features)
     inputs = {split.name: input_digest(split, model) for split in splits}
     inputs["model"] = model_digest(model)
     check_run(run, config, inputs)
-    if is_file(join(run, METRICS)):
+    if is_finished:
         console.print(f"This run is finished already: [bold]{escape(run)}[/bold]")
         show_results(run)
+        push_model(config.hub, run)
         return
     check_writable(run)
     teachers = [config.distillation.teacher] if config.distillation.teacher else []
@@ -93,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train(task)
     finish(task)
     show_results(run)
+    push_model(config.hub, run)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
 
@@ -167,7 +173,8 @@ def finish(task: TrainTask) -> None:
     threshold = metrics.get("null_threshold")
     write_answers(run, task.dev, scoring=join(run, SCORING, name), threshold=threshold)
     scored = load_scored(join(run, SCORING, name))
-    write_analysis(run, analyse(scored.scores, scored.facts, null_threshold=threshold))
+    analysis = analyse(scored.scores, scored.facts, null_threshold=threshold)
+    write_analysis(run, analysis)
     save_model(
         run,
         checkpoint=join(run, CHECKPOINTS, name),
@@ -175,6 +182,14 @@ def finish(task: TrainTask) -> None:
         doc_stride=config.features.doc_stride,
         decoding=config.decoding,
         null_threshold=threshold,
+    )
+    write_card(
+        run,
+        config,
+        (task.train, task.dev),
+        metrics=metrics,
+        analysis=analysis,
+        chosen=f"step {place['best_step']} (epoch {place['best_epoch']:g}), the best by F1",
     )
     write_report(
         run,

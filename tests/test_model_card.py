@@ -200,8 +200,8 @@ def test_the_null_threshold_and_calibration_are_explained() -> None:
     """With its value, and how far probabilities are off."""
     card = render()
     assert "Null threshold: **-1.2500**" in card
-    assert "they are 12.5 % off on average" in card
-    assert "a temperature of 1.50 would bring that to 2.5 %" in card
+    assert "on 5,900 dev questions their expected calibration error is 12.5 %." in card
+    assert "a temperature of 1.50, which the model does not do, it would be 2.5 %." in card
 
 
 def test_a_v1_model_says_that_it_always_answers() -> None:
