@@ -174,7 +174,7 @@ def plain(error: Exception) -> str:
         token = get_token()
     for secret in (token, repr(token)[1:-1]) if token else ():
         text = text.replace(secret, "…")
-    return re.sub(r"//[^/\s]*@", "//", text)[:ERROR_CHARACTERS]
+    return re.sub(r"//[^/\s]*@", "//", text)[:ERROR_CHARACTERS].rstrip(".")
 
 
 @contextlib.contextmanager
