@@ -30,6 +30,7 @@ from qa_core.storage import (
     locate,
     read_bytes,
     read_table,
+    remove_file,
     write_bytes,
     write_file,
     write_json_lines,
@@ -41,6 +42,8 @@ INPUTS = "inputs.json"
 ANALYSIS = "analysis.json"
 PLAN = "plan.json"
 REPORT = "report.html"
+CARD = "README.md"  # of model/, as the Hub calls it
+HUB = "hub.json"  # what was pushed where
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
 NOT_IN_MODEL = (STATE_FILE, ABOUT)
 # Settings that may change when a run is continued: they do not change what comes out.
@@ -52,6 +55,8 @@ FREE_KEYS = (
     "train.checkpoint_every_steps",
     "tracking.trackers",
     "tracking.project",
+    "hub.repo_id",
+    "hub.private",
     "tune.scheduler",
     "tune.num_trials",
     "tune.max_tokens",
@@ -98,7 +103,7 @@ def provenance() -> str:
     """Versions and commit, as the comment at the head of config.yaml."""
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
     lines = (
-        f"ray-extractive-qa {_own_version()}, commit {read_commit()}",
+        f"ray-extractive-qa {own_version()}, commit {read_commit()}",
         f"Python {platform.python_version()}, {', '.join(versions)}",
     )
     return "".join(f"# {line}\n" for line in lines)
@@ -159,7 +164,11 @@ def save_model(
     decoding: DecodingSettings,
     null_threshold: float | None,
 ) -> None:
-    """model/: the checkpoint as `from_pretrained` loads it, how to decode in its config.json."""
+    """model/: the checkpoint as `from_pretrained` loads it, how to decode in its config.json.
+
+    From here on it counts as not pushed to the Hub.
+    """
+    remove_file(join(run, HUB))
     filesystem, path = locate(checkpoint)
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
@@ -217,7 +226,8 @@ def _stream_object(uri: str, pairs: Iterable[tuple[str, Any]]) -> None:
         write_file(uri, file)
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """The installed version of this project."""
     try:
         return metadata.version("ray-extractive-qa")
     except metadata.PackageNotFoundError:  # run from a folder, as `ray job submit` does

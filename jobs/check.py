@@ -27,10 +27,12 @@ from jobs.cluster import (
     check_workers,
     connect,
     console,
+    run_folder,
     run_job,
     wants_gpu,
 )
 from jobs.configuration import CheckConfig, parse_config
+from jobs.hub import check_hub
 from jobs.models import check_model
 from jobs.needs import Needs, megabytes, needs_of
 from jobs.nodes import (
@@ -107,6 +109,8 @@ def check(config: CheckConfig) -> Iterator[Finding]:
         yield Finding("model", "driver", True, model)
     except QAError as error:
         yield Finding("model", "driver", False, str(error))
+    if config.hub.repo_id is not None:
+        yield check_push(config)
     connect()
     nodes = alive_nodes()
     yield from check_resources(config, nodes)
@@ -118,6 +122,16 @@ def check(config: CheckConfig) -> Iterator[Finding]:
     if model is not None and len(splits) == len(SPLITS):
         needs = needs_of(config, splits[0].sources, model, use_gpu=use_gpu)
         yield from check_needs(needs, config, nodes, facts)
+
+
+def check_push(config: CheckConfig) -> Finding:
+    """Whether the model can be pushed to the Hub."""
+    run = run_folder(config.storage_path, config.run_name)
+    try:
+        check_hub(config.hub, run, is_finished=False)
+    except QAError as error:
+        return Finding("hub", "driver", False, str(error))
+    return Finding("hub", "driver", True, f"{config.hub.repo_id} can be pushed to")
 
 
 def check_resources(config: CheckConfig, nodes: Sequence[Node]) -> Iterator[Finding]:

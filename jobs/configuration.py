@@ -248,6 +248,18 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
+class HubSettings:
+    """Where the model is pushed when it is done; the token is never a setting."""
+
+    repo_id: str | None = None
+    """Repository on the Hub, ORG/NAME, made if it is not there; null: the model stays here. The
+    token is HF_TOKEN's or that of `hf auth login`, on the machine of the job's driver."""
+    private: bool = True
+    """Whether a repository that is made now is seen by its owners alone; one that is there stays
+    as it is."""
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """Where a run's files go."""
 
@@ -270,6 +282,7 @@ class TrainConfig(RunSettings):
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    hub: HubSettings = field(default_factory=HubSettings)
 
 
 @dataclass(frozen=True)

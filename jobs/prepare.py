@@ -147,13 +147,21 @@ def prepared_folder(storage_path: str, split: Split, model: str) -> str:
 
 def warn_shared_contexts(train: Prepared, dev: Prepared) -> None:
     """Say how many passages both splits hold: scores on those show memory, not skill."""
+    remark = shared_contexts(train, dev)
+    if remark is not None:
+        warn(remark)
+
+
+def shared_contexts(train: Prepared, dev: Prepared) -> str | None:
+    """How many passages both splits hold, in words; None where there is none."""
     digests = [read_table(join(one.folder, CONTEXTS))["digest"].to_numpy() for one in (train, dev)]
     shared = len(np.intersect1d(*digests))
-    if shared:
-        warn(
-            f"{shared} of {len(digests[1])} dev passages are also in train; the scores will look "
-            "better than they are"
-        )
+    if not shared:
+        return None
+    return (
+        f"{shared} of {len(digests[1])} dev passages are also in train; the scores will look "
+        "better than they are"
+    )
 
 
 def report_sizes(config: PrepareConfig, model: str) -> list[FeatureSettings]:

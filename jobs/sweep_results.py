@@ -15,6 +15,7 @@ from jobs.artefacts import (
     write_plan,
     write_rejections,
 )
+from jobs.cards import write_card
 from jobs.configuration import FeatureSettings, SweepConfig
 from jobs.explored import explore_scored, write_explorer
 from jobs.leg import scored_windows, scoring_folder
@@ -23,7 +24,7 @@ from jobs.shard_scoring import Scored, load_scored, score_prepared, summarize
 from jobs.space import with_point
 from jobs.sweep_inputs import SweepInputs
 from jobs.sweep_table import Legs, best_score, best_windows, read_legs, results_table, trial_row
-from jobs.trial import trial_folder
+from jobs.trial import trial_config, trial_folder
 from qa_core.analysis import NOT_DISTINGUISHABLE, analyse, compare_scores
 from qa_core.checkpoints import CHECKPOINTS, find_checkpoints
 from qa_core.halving import Sweep, Trial
@@ -68,9 +69,8 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
         run,
         explore_scored(chosen.dev, chosen.scored, scoring=chosen.folder, threshold=threshold),
     )
-    write_analysis(
-        run, analyse(chosen.scored.scores, chosen.scored.facts, null_threshold=threshold)
-    )
+    analysis = analyse(chosen.scored.scores, chosen.scored.facts, null_threshold=threshold)
+    write_analysis(run, analysis)
     size, default = chosen.dev.settings, sweep.default_trial()
     save_model(
         run,
@@ -81,6 +81,15 @@ def finish(sweep: Sweep, inputs: SweepInputs, run: str, *, use_gpu: bool) -> Non
         null_threshold=threshold,
     )
     train = inputs.find(best.point).train
+    write_card(
+        run,
+        trial_config(config, best.point, best.seed),
+        (train, chosen.dev),
+        metrics=chosen.metrics,
+        analysis=analysis,
+        chosen=f"trial {best.number}, the best of a sweep, at its last checkpoint",
+        remarks=remarks(sweep, config, winner),
+    )
     write_rejections(run, [train, chosen.dev])
     write_plan(run, {"train": train, "dev": chosen.dev})
     values = [best_score(trial, legs, metric) for trial in seeds]

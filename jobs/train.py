@@ -30,6 +30,7 @@ from jobs.artefacts import (
     write_rejections,
     write_report,
 )
+from jobs.cards import write_card
 from jobs.cluster import (
     absolute_storage,
     check_workers,
@@ -42,6 +43,7 @@ from jobs.cluster import (
 from jobs.configuration import TrainConfig, parse_config
 from jobs.console import show_analysis, show_curve, show_scores
 from jobs.explored import explore_scored, write_explorer
+from jobs.hub import check_hub, push_model
 from jobs.models import check_model, model_digest, resolve_model
 from jobs.nodes import join_cluster
 from jobs.prepare import (
@@ -71,16 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = parse_config(TrainConfig, arguments)
     check_trackers(config.tracking)
     run = run_folder(config.storage_path, config.run_name)
+    is_finished = is_file(join(run, METRICS))
+    check_hub(config.hub, run, is_finished=is_finished)
     splits = [find_split(config.data, name) for name in SPLITS]
     model = check_model(config.model.name_or_path, config.features)
     inputs = {split.name: input_digest(split, model) for split in splits}
     inputs["model"] = model_digest(model)
     check_run(run, config, inputs)
-    if is_file(join(run, METRICS)):
+    if is_finished:
         console.print(f"This run is finished already: [bold]{escape(run)}[/bold]")
         if not is_file(join(run, REPORT)):
             write_report(run)
         show_results(run)
+        push_model(config.hub, run)
         return
     check_writable(run)
     teachers = [config.distillation.teacher] if config.distillation.teacher else []
@@ -100,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train(task)
     finish(task, stages)
     show_results(run)
+    push_model(config.hub, run)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
 
@@ -190,7 +196,8 @@ def write_results(task: TrainTask) -> None:
     write_answers(run, task.dev, scoring=scoring, threshold=threshold)
     scored = load_scored(scoring)
     write_explorer(run, explore_scored(task.dev, scored, scoring=scoring, threshold=threshold))
-    write_analysis(run, analyse(scored.scores, scored.facts, null_threshold=threshold))
+    analysis = analyse(scored.scores, scored.facts, null_threshold=threshold)
+    write_analysis(run, analysis)
     save_model(
         run,
         checkpoint=join(run, CHECKPOINTS, name),
@@ -198,6 +205,14 @@ def write_results(task: TrainTask) -> None:
         doc_stride=config.features.doc_stride,
         decoding=config.decoding,
         null_threshold=threshold,
+    )
+    write_card(
+        run,
+        config,
+        (task.train, task.dev),
+        metrics=metrics,
+        analysis=analysis,
+        chosen=f"step {place['best_step']} (epoch {place['best_epoch']:g}), the best by F1",
     )
     write_json(join(run, METRICS), {**metrics, **place})
 

@@ -33,6 +33,7 @@ from jobs.cluster import (
 )
 from jobs.configuration import SweepConfig
 from jobs.console import warn
+from jobs.hub import check_hub, push_model
 from jobs.nodes import join_cluster
 from jobs.space import default_point, describe_space, parse_sweep
 from jobs.sweep_console import SweepShow, show_sweep
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_settings(config)
     check_trackers(config.tracking)
     run = run_folder(config.storage_path, config.run_name)
+    check_hub(config.hub, run, is_finished=is_finished(config, run))
     inputs = SweepInputs(config, space)
     searcher = searcher_name(config, space)
     check_possible(space, problem=inputs.problem, seed=config.tune.seed)
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not is_file(join(run, REPORT)):
             write_report(run)
         show_sweep(run)
+        push_model(config.hub, run)
         return
     check_writable(run)
     storage_path = absolute_storage(config.storage_path)
@@ -97,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stages.write(run)
     write_report(run)
     show_sweep(run)
+    push_model(config.hub, run)
     console.print(f"Done in {time.time() - started:.0f} s.")
 
 

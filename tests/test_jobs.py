@@ -1,6 +1,7 @@
 """The jobs end to end on a local Ray, with a tiny model and a small part of the demo's data."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from jobs import evaluate, predict, prepare, train
 from jobs.cluster import root_cause
 from jobs.configuration import DataSettings, FeatureSettings
 from jobs.prepared import Prepared, load_prepared, read_rejections, window_blocks
 from qa_core.answering import SETTINGS_KEY, Answerer
-from qa_core.errors import ConfigError, DataError, QAError, ResourceError
+from qa_core.errors import ConfigError, DataError, QAError, ResourceError, StorageError
 from qa_core.features import build_features
 from qa_core.feeding import WindowFeed
 from qa_core.reading import read_examples
@@ -25,6 +27,7 @@ from qa_core.schemas import TOKENS
 from qa_core.scoring import score_predictions
 from qa_core.tokenizing import load_tokenizer
 from tests.conftest import LocalRay
+from tests.hub import hub_at, hub_environment, hub_server
 from tests.runs import read_json, settings, write_json
 
 TOP = Path(__file__).parent.parent
@@ -106,6 +109,64 @@ def test_the_best_checkpoint_is_kept_and_saved(finished: Path) -> None:
     assert not (finished / "model" / "training_state.pt").exists()
     answerer = Answerer.from_pretrained(str(finished / "model"))
     assert answerer.settings == stored
+
+
+def test_the_model_has_a_card_of_its_run(finished: Path, data: dict[str, str]) -> None:
+    """model/README.md: the run's scores, data by name, settings; nothing of where it was made."""
+    card = ModelCard.load(finished / "model" / "README.md")
+    metrics = read_json(finished / "metrics.json")
+    scores = {r.metric_name: r.metric_value for r in card.data.eval_results or []}
+    assert {name: round(metrics[name], 2) for name in scores} == scores
+    assert set(scores) >= {"exact", "f1", "HasAns_f1", "NoAns_f1"}
+    assert "<code>train.json</code> | 80 | " in card.text
+    assert f"Null threshold: **{metrics['null_threshold']:.4f}**" in card.text
+    assert f"step {metrics['best_step']} (epoch" in card.text
+    assert "| <code>train.learning_rate</code> | 0.001 |" in card.text
+    assert not [place for place in (str(finished.parent), data["train"]) if place in str(card)]
+
+
+def test_a_push_that_fails_loses_nothing_and_is_made_up_for(
+    finished: Path,
+    data: dict[str, str],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All results are there, shown, and told of in the error; the same command again pushes."""
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(finished.parent / "prepared", tmp_path / "prepared")
+    run = tmp_path / "run"
+    (run / "metrics.json").unlink()
+    shutil.rmtree(run / "model")
+    command = settings(data, tiny_model, tmp_path, **{"hub.repo_id": "bridges/orla"})
+    with hub_server() as hub:
+        hub.refused["commit"] = 403
+        with (
+            hub_at(hub.address, tmp_path / "home"),
+            pytest.raises(StorageError, match=r"not pushed \(403.*the same command again pushes"),
+        ):
+            train.main(command)
+        assert "Best checkpoint" in capsys.readouterr().out
+        for name in ("metrics.json", "model/README.md", "model/config.json"):
+            assert (run / name).read_bytes() == (finished / name).read_bytes()
+        hub.refused.clear()
+        outputs = []
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-m", "jobs.train", *command],
+                env={**os.environ, **hub_environment(hub.address, tmp_path / "home")},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            assert done.returncode == 0, done.stderr
+            outputs.append(done.stdout)
+    assert "Pushed to the Hub" in outputs[0]
+    assert "On the Hub already" in outputs[1]
+    assert hub.files["bridges/orla"] == {
+        file.name: file.read_bytes() for file in (run / "model").iterdir()
+    }
 
 
 def test_the_answerer_gives_what_the_run_predicted(finished: Path, data: dict[str, str]) -> None:

@@ -62,7 +62,9 @@ def test_keys_in_the_readme_exist() -> None:
         for key in valid_keys(kind)
     }
     named = set(
-        re.findall(r"--((?:data|model|features|train|decoding|scaling|tracking)(?:\.\w+)+)", README)
+        re.findall(
+            r"--((?:data|model|features|train|decoding|scaling|tracking|hub)(?:\.\w+)+)", README
+        )
     )
     assert len(named) >= 4
     assert named <= known

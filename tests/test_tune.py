@@ -16,6 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForQuestionAnswering
 
 from jobs import leg as leg_module
@@ -106,6 +107,22 @@ def test_a_sweep_leaves_what_any_run_leaves(small: Path, data: dict[str, str]) -
     assert {name: stored[name] for name in ("max_length", "doc_stride")} == read_json(
         small / "sweep.json"
     )["windows"]
+
+
+def test_the_winner_has_a_card(small: Path) -> None:
+    """Its own scores, settings and windows, and what a sweep does to scores."""
+    card = ModelCard.load(small / "model" / "README.md")
+    metrics, windows = (
+        read_json(small / "metrics.json"),
+        read_json(small / "sweep.json")["windows"],
+    )
+    scores = {r.metric_name: r.metric_value for r in card.data.eval_results or []}
+    assert scores["f1"] == round(metrics["f1"], 2)
+    answering = card.text.split("stored with the model |")[1]
+    assert f"| <code>doc_stride</code> | {windows['doc_stride']} |" in answering
+    assert f"The weights are those of trial {metrics['trial']}," in card.text
+    assert "was chosen among 4 trials by these dev questions" in card.text
+    assert "[64" not in card.text, "a searched key has the winner's value"
 
 
 def test_the_table_has_a_row_a_trial(small: Path) -> None:
