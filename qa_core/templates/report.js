@@ -254,6 +254,7 @@
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
     byId("filters").addEventListener("change", (event) => {
       if (event.target.id === "run-a" || event.target.id === "run-b") pickRuns();
+      if (event.target.id === "order") at = -1; // its first question is what one asked for
       if (event.target.id !== "search") filter();
     });
     let typing = 0;
