@@ -7,7 +7,7 @@ from typing import Any
 # Colours a figure may name; the page has one of each for light and for dark.
 SERIES = tuple(f"@{number}" for number in range(1, 7))  # of lines and bars, in their order
 GOOD, BAD, MUTED, TEXT, PAPER = "@good", "@bad", "@muted", "@text", "@paper"
-# Cells of a heat map, low to high.
+# Cells of a heat map, low to high; text stands out from all of them.
 SCALE = [[0.0, "@low"], [1.0, "@high"]]
 
 

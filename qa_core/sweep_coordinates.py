@@ -6,7 +6,7 @@ The axes lie, one below the other: names of keys have room above them, on a phon
 from collections.abc import Sequence
 from typing import Any
 
-from qa_core.charts import GOOD, MUTED, PAPER, SCALE, TEXT, Chart, escape_plotly
+from qa_core.charts import GOOD, MUTED, PAPER, SERIES, TEXT, Chart, escape_plotly
 from qa_core.sweep_axes import Axis, frame, make_axis, number_axis, show_once
 from qa_core.sweep_trials import COMPLETE, SweepView, TrialView, plural, value_text
 
@@ -110,7 +110,7 @@ def line_of(
         place = axis.places[number]
         aside = min(WIDEST_SPREAD, axis.least_gap / 2) * (shade - 0.5) if name in one.point else 0
         places.append(None if place is None else place + aside)
-    line: dict[str, Any] = {"color": SCALE[1][1], "width": 1.5 if one.state == COMPLETE else 1}
+    line: dict[str, Any] = {"color": SERIES[0], "width": 1.5 if one.state == COMPLETE else 1}
     symbol = "circle" if one.state == COMPLETE else "circle-open"
     opacity = FAINTEST + (0.9 - FAINTEST) * shade
     if one.is_winner:

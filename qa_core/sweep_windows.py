@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qa_core.charts import SCALE, Chart
+from qa_core.charts import SCALE, TEXT, Chart
 from qa_core.sweep_axes import frame
 from qa_core.sweep_trials import Measured, SweepView, finite, plural
 
@@ -142,6 +142,7 @@ def heat_map(cells: Mapping[tuple[int, int], Cell], metric: str) -> dict[str, An
         "z": [[cell.mean if cell else None for cell in row] for row in rows],
         "text": texts,
         "texttemplate": "%{text}",
+        "textfont": {"color": TEXT},
         "hovertext": hover,
         "hoverinfo": "text",
         "hoverongaps": False,

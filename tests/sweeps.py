@@ -104,7 +104,7 @@ def recorded_sweep() -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 "range": 9.0 * share,
                 "means": [{"value": "1", "mean": 50.0, "num_trials": 6}],
             }
-            for key, share in zip(KEYS, (0.3, 0.05, 0.6), strict=True)
+            for key, share in zip(KEYS[::-1], (0.6, 0.3, 0.05), strict=True)
         ],
         "seeds": [{"trial": best["trial"], "seed": 0, "score": best["best_score"]}],
         "seed_mean": best["best_score"],

@@ -100,10 +100,9 @@ def test_every_chart_is_drawn_and_nothing_leaves_the_page(
         page.scroll_through()
         number = page.count(".plot")
         assert number >= 4
-        drawn = (
-            "[...document.querySelectorAll('.plot')].filter((p) => p.querySelector('.trace, .hm'))"
-        )
-        assert page.page.evaluate(f"{drawn}.length") == number
+        plots = "[...document.querySelectorAll('.plot')]"
+        drawn = f"{plots}.filter((plot) => plot.querySelector('.trace, .hm')).length"
+        assert page.page.evaluate(drawn) == number
         page.page.emulate_media(color_scheme="dark")
         page.wait(f"{plots}.every((plot) => plot.dataset.drawn === 'dark')")
         assert page.faults == []
