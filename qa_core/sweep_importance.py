@@ -63,7 +63,8 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "y": names,
                 "marker": {"color": SERIES[0]},
                 "text": ["" if one is None else f"{one:.1f} points" for one in ranges],
-                "textposition": "auto",
+                "textposition": "outside",
+                "cliponaxis": False,
                 "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
                 "name": "share of the variance",
             },
@@ -87,7 +88,7 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             xaxis={
                 "title": {"text": "share of the variance"},
                 "tickformat": ".0%",
-                "range": [0, most * 1.15],
+                "range": [0, most * 1.35],
                 "nticks": 5,
             },
             yaxis={"autorange": "reversed", "automargin": True},
