@@ -35,3 +35,46 @@ def escape_plotly(text: str) -> str:
 def number_text(value: float | None, digits: int = 2) -> str:
     """A number as people read it; nothing where it is not known."""
     return "" if value is None else f"{value:,.{digits}f}"
+
+
+def axes(x: str, y: str, **y_axis: Any) -> dict[str, Any]:
+    """A layout with titles of both axes; more for the y axis."""
+    return {
+        "xaxis": {"title": {"text": x}, "automargin": True},
+        "yaxis": {"title": {"text": y}, "automargin": True, **y_axis},
+    }
+
+
+def line(
+    name: str,
+    points: Sequence[tuple[float, float]],
+    *,
+    color: str = SERIES[0],
+    mode: str = "lines",
+    **more: Any,
+) -> dict[str, Any]:
+    """A line through points."""
+    return {
+        "type": "scatter",
+        "mode": mode,
+        "name": escape_plotly(name),
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        "marker": {"color": color, "size": 7},
+        **more,
+        "line": {"color": color, "width": 2, **more.get("line", {})},
+    }
+
+
+def marker(
+    name: str, points: Sequence[tuple[float, float]], *, color: str, symbol: str
+) -> dict[str, Any]:
+    """Points on their own."""
+    trace = line(name, points, color=color, mode="markers")
+    return trace | {"marker": {"color": color, "symbol": symbol, "size": 12}}
+
+
+def vertical(x: float) -> dict[str, Any]:
+    """A dashed line from bottom to top."""
+    ends = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"}
+    return {"type": "line", **ends, "line": {"color": BAD, "dash": "dash", "width": 1}}

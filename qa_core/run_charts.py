@@ -1,10 +1,21 @@
-"""report: the charts of runs. With several runs the curves of all are in one chart."""
+"""report: the charts of a run's scores: where they are right, how sure they are, what they took."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qa_core.charts import BAD, GOOD, MUTED, SERIES, Chart, escape_plotly, number_text
-from qa_core.run_files import RunFiles, bucketed
+from qa_core.charts import (
+    GOOD,
+    MUTED,
+    SERIES,
+    Chart,
+    axes,
+    escape_plotly,
+    line,
+    marker,
+    number_text,
+    vertical,
+)
+from qa_core.run_files import RunFiles
 
 SLICES = {
     "question_word": "question word",
@@ -14,119 +25,6 @@ SLICES = {
     "source": "source",
 }
 SOURCE_CHARACTERS = 40  # of a source's name in a chart, its end
-
-
-def curve_charts(runs: Sequence[RunFiles]) -> list[Chart]:
-    """Loss, scores, learning rate and speed over the steps; those there is something for."""
-    charts = [loss_chart(runs), score_chart(runs), rate_chart(runs), speed_chart(runs)]
-    return [chart for chart in charts if chart is not None]
-
-
-def loss_chart(runs: Sequence[RunFiles]) -> Chart | None:
-    """Loss of the training and of the dev data."""
-    traces, rows = [], []
-    for number, run in enumerate(runs):
-        points = [_mean_loss(part) for part in bucketed(run.steps)]
-        marks = [(s["step"], s["eval_loss"]) for s in run.scores if s.get("eval_loss") is not None]
-        color, name = SERIES[number % len(SERIES)], _prefix(run, runs)
-        if points:
-            traces.append(line(f"{name}training", points, color=color))
-        if marks:
-            shape = {"dash": "dot"}
-            traces.append(line(f"{name}dev", marks, color=color, mode="lines+markers", line=shape))
-        rows += [(run.name, step, None, value) for step, value in marks]
-        rows += [(run.name, step, value, None) for step, value in _thinned(points)]
-    if not traces:
-        return None
-    lasts = [f"{run.name} {_mean_loss(run.steps[-20:])[1]:.3f}" for run in runs if run.steps]
-    text = f"Mean loss of the last 20 steps: {', '.join(lasts)}." if lasts else ""
-    return Chart(
-        "curve-loss",
-        "Loss",
-        f"Mean loss of windows over the steps of training. {text}".strip(),
-        {"data": traces, "layout": axes("step", "loss", rangemode="tozero")},
-        ("run", "step", "training", "dev"),
-        sorted(rows, key=lambda row: (row[0], row[1])),
-    )
-
-
-def score_chart(runs: Sequence[RunFiles]) -> Chart | None:
-    """Exact match and F1 of every scored checkpoint."""
-    traces, rows, words = [], [], []
-    for number, run in enumerate(runs):
-        if not run.scores:
-            continue
-        name = _prefix(run, runs)
-        for place, (label, key) in enumerate((("F1", "f1"), ("exact match", "exact"))):
-            color = SERIES[(number if len(runs) > 1 else place) % len(SERIES)]
-            shape = {"dash": "dot"} if key == "exact" else {}
-            points = [(score["step"], score[key]) for score in run.scores]
-            traces.append(
-                line(f"{name}{label}", points, color=color, mode="lines+markers", line=shape)
-            )
-        rows += [(run.name, s["step"], s["epoch"], s["exact"], s["f1"]) for s in run.scores]
-        best = max(run.scores, key=lambda score: (score["f1"], -score["step"]))
-        words.append(f"{run.name}: highest F1 {best['f1']:.2f} at step {best['step']}")
-    if not traces:
-        return None
-    return Chart(
-        "curve-scores",
-        "Scores on the dev data",
-        f"Scores of checkpoints, of whole questions. {'; '.join(words)}.",
-        {"data": traces, "layout": axes("step", "0 to 100", rangemode="tozero")},
-        ("run", "step", "epoch", "exact match", "F1"),
-        rows,
-    )
-
-
-def rate_chart(runs: Sequence[RunFiles]) -> Chart | None:
-    """The learning rate."""
-    traces, rows = [], []
-    for number, run in enumerate(runs):
-        points = [(part[-1]["step"], part[-1]["learning_rate"]) for part in bucketed(run.steps)]
-        if points:
-            color = SERIES[number % len(SERIES)]
-            traces.append(line(f"{_prefix(run, runs)}learning rate", points, color=color))
-        rows += [(run.name, step, float(f"{rate:.3g}")) for step, rate in _thinned(points)]
-    if not traces:
-        return None
-    top = max(float(step["learning_rate"]) for run in runs for step in run.steps)
-    layout = axes("step", "learning rate", tickformat=".1e")
-    return Chart(
-        "curve-rate",
-        "Learning rate",
-        f"Learning rate of each step; the highest is {top:.3g}.",
-        {"data": traces, "layout": layout},
-        ("run", "step", "learning rate"),
-        rows,
-    )
-
-
-def speed_chart(runs: Sequence[RunFiles]) -> Chart | None:
-    """Real tokens a second."""
-    traces, rows, words = [], [], []
-    for number, run in enumerate(runs):
-        tokens = {step["step"]: step["num_tokens"] for step in run.steps}
-        timed = [
-            {**row, "num_tokens": tokens[row["step"]]} for row in run.times if row["step"] in tokens
-        ]
-        points = [(part[-1]["step"], _speed(part)) for part in bucketed(timed, most=200)]
-        if not points:
-            continue
-        color = SERIES[number % len(SERIES)]
-        traces.append(line(f"{_prefix(run, runs)}tokens/s", points, color=color))
-        rows += [(run.name, step, round(speed)) for step, speed in _thinned(points)]
-        words.append(f"{run.name} {_speed(timed):,.0f} on average")
-    if not traces:
-        return None
-    return Chart(
-        "curve-speed",
-        "Speed",
-        f"Real tokens (no padding) trained in a second: {'; '.join(words)}.",
-        {"data": traces, "layout": axes("step", "tokens/s", rangemode="tozero")},
-        ("run", "step", "tokens/s"),
-        rows,
-    )
 
 
 def threshold_charts(run: RunFiles) -> list[Chart]:
@@ -319,72 +217,8 @@ def padding_words(run: RunFiles) -> str:
     return f"; {100 * padding / (real + padding):.1f} % of the tokens computed were padding"
 
 
-def axes(x: str, y: str, **y_axis: Any) -> dict[str, Any]:
-    """A layout with titles of both axes; more for the y axis."""
-    return {
-        "xaxis": {"title": {"text": x}, "automargin": True},
-        "yaxis": {"title": {"text": y}, "automargin": True, **y_axis},
-    }
-
-
-def line(
-    name: str,
-    points: Sequence[tuple[float, float]],
-    *,
-    color: str = SERIES[0],
-    mode: str = "lines",
-    **more: Any,
-) -> dict[str, Any]:
-    """A line through points."""
-    return {
-        "type": "scatter",
-        "mode": mode,
-        "name": escape_plotly(name),
-        "x": [x for x, _ in points],
-        "y": [y for _, y in points],
-        "marker": {"color": color, "size": 7},
-        **more,
-        "line": {"color": color, "width": 2, **more.get("line", {})},
-    }
-
-
-def marker(
-    name: str, points: Sequence[tuple[float, float]], *, color: str, symbol: str
-) -> dict[str, Any]:
-    """Points on their own."""
-    trace = line(name, points, color=color, mode="markers")
-    return trace | {"marker": {"color": color, "symbol": symbol, "size": 12}}
-
-
-def vertical(x: float) -> dict[str, Any]:
-    """A dashed line from bottom to top."""
-    ends = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"}
-    return {"type": "line", **ends, "line": {"color": BAD, "dash": "dash", "width": 1}}
-
-
-def _mean_loss(steps: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-    """The last step of some, and the mean loss of their windows."""
-    features = sum(step["num_features"] for step in steps)
-    loss = sum(step["loss"] * step["num_features"] for step in steps) / max(1, features)
-    return steps[-1]["step"], float(f"{loss:.5g}")
-
-
-def _speed(rows: Sequence[Mapping[str, Any]]) -> float:
-    seconds = sum(row["seconds"] for row in rows)
-    return float(round(sum(row["num_tokens"] for row in rows) / max(seconds, 1e-9), 1))
-
-
-def _thinned(points: Sequence[tuple[Any, Any]], most: int = 25) -> Sequence[tuple[Any, Any]]:
-    """Some of the points, for a table that a person reads; the last among them."""
-    return points[:: -max(1, len(points) // most)][::-1]
-
-
 def _rounded(row: Mapping[str, float]) -> tuple[float, float]:
     return round(row["confidence"], 4), round(row["accuracy"], 4)
-
-
-def _prefix(run: RunFiles, runs: Sequence[RunFiles]) -> str:
-    return f"{run.name}: " if len(runs) > 1 else ""
 
 
 def _short(text: str) -> str:

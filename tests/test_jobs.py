@@ -118,8 +118,12 @@ def test_answers_of_the_page_are_those_of_the_run(
         assert row["answer"] == predictions[row["id"]]
         if row["answer"]:
             assert row["context"][row["start"] : row["end"]] == row["answer"]
-        best = [round(c["probability"], 5) for c in candidates[row["id"]][:5]]
-        assert sorted(round(p, 5) for p in row["n_best_probabilities"]) == sorted(best)
+        shown = list(zip(row["n_best_starts"], row["n_best_probabilities"], strict=True))
+        ranked = [(c["start_char"], c["probability"]) for c in candidates[row["id"]]]
+        assert len(shown) == 5
+        assert shown[:4] == ranked[:4]  # then the next, or the answer given
+        assert shown[4] in ranked[4:]
+        assert row["start"] in row["n_best_starts"]
         windows = [f["offset_mapping"] for f in features if f["example_id"] == row["id"]]
         inside = [[pair for pair in window if pair[0] >= 0] for window in windows]
         assert row["window_starts"] == [window[0][0] for window in inside]

@@ -41,6 +41,7 @@ def test_tree_names_every_file_and_no_other() -> None:
     files = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     shown = tree_entries()
     whole = (
+        "docs/",
         "tests/",
         "jobs/configs/",
         "qa_core/embedded/",

@@ -11,9 +11,11 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
+from jobs.configuration import TrainConfig, TrainSettings
 from qa_core.errors import DataError
+from qa_core.page_sections import differing_settings
 from qa_core.report_page import build_page, content_hash, figure_text
-from qa_core.run_charts import curve_charts
+from qa_core.run_curves import curve_charts
 from qa_core.run_files import read_run
 from tests.pages import make_examples, write_run
 from tests.sweeps import recorded_sweep
@@ -176,7 +178,8 @@ def test_a_sweep_has_its_charts_and_words(run: Path) -> None:
 
 def test_runs_are_compared_on_the_same_questions(run: Path) -> None:
     """Figures beside each other, the difference with its interval, both curves, both answers."""
-    write_run(run.parent / "other", make_examples(40), seed=3, num_steps=20)
+    config = TrainConfig(train=TrainSettings(learning_rate=7e-5))
+    write_run(run.parent / "other", make_examples(40), seed=3, num_steps=20, config=config)
     runs = [read_run(str(run.parent / name)) for name in ("run", "other")]
     page = build_page(runs)
     answers = packed(page, "answers")
@@ -185,6 +188,7 @@ def test_runs_are_compared_on_the_same_questions(run: Path) -> None:
     assert re.search(r"F1 of run is [\d.]+, of other [\d.]+: a difference of [+-]", page)
     names = {trace["name"] for trace in curve_charts(runs)[0].figure["data"]}
     assert {"run: training", "other: training"} <= names
+    assert differing_settings(runs) == [["train.learning_rate", "0.0002", "7e-05"]]
 
 
 @pytest.mark.parametrize(

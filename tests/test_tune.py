@@ -94,9 +94,14 @@ def small(data: dict[str, str], tiny_model: Path, tmp_path_factory: pytest.TempP
 def test_a_sweep_leaves_what_any_run_leaves(small: Path, data: dict[str, str]) -> None:
     """The winner's model, answers and scores; the scores are those of the answers."""
     names = {path.name for path in small.iterdir()}
-    assert names >= ARTEFACTS - {"checkpoints", "history", "scoring", "ray", "metrics.jsonl"} - {
-        name for name in ARTEFACTS if "track" in name or "board" in name
-    }
+    assert names >= ARTEFACTS - {
+        "checkpoints",
+        "history",
+        "times",
+        "scoring",
+        "ray",
+        "metrics.jsonl",
+    } - {name for name in ARTEFACTS if "track" in name or "board" in name}
     assert names >= {"results.parquet", "sweep.json", "events.jsonl", "trials"}
     examples, _ = read_examples([data["dev"]])
     predictions, odds = (read_json(small / f"{n}.json") for n in ("predictions", "null_odds"))

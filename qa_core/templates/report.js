@@ -333,18 +333,19 @@
     const row = shown[k];
     const answers = data.answers[first];
     const state = stateOf(first, row);
-    const signs = second < 0 ? SIGN[state] : SIGN[state] + SIGN[stateOf(second, row)];
+    const states = second < 0 ? [state] : [state, stateOf(second, row)];
     const probability = answers.probability[row];
     const answer = answers.answer[row];
     const element = el("div", {
       class: "row", role: "option", id: `row-${k}`, "aria-selected": row === at ? "true" : "false",
       "aria-setsize": shown.length, "aria-posinset": k + 1,
     },
-    el("span", { class: `state ${state}`, "aria-hidden": "true" }, signs),
+    el("span", { class: "signs", "aria-hidden": "true" },
+      ...states.map((one) => el("span", { class: `state ${one}` }, SIGN[one]))),
     el("span", { class: "q", dir: "auto" }, visible(data.question[row].slice(0, 300))),
     el("span", { class: "a", dir: "auto" }, answer === "" ? "no answer" : visible(answer.slice(0, 200))),
     el("span", { class: "p" }, probability == null ? "" : `${Math.round(100 * probability)} %`),
-    el("span", { class: "unseen" }, WORD[state]));
+    el("span", { class: "unseen" }, states.map((one) => WORD[one]).join(", ")));
     element.style.top = `${k * ROW}px`;
     element.addEventListener("click", () => open(row));
     return element;
