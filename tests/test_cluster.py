@@ -101,17 +101,21 @@ def settings(run: str, **more: Any) -> list[str]:
 
 
 def alive(cluster: Cluster) -> list[dict[str, Any]]:
-    """Address and resources of the nodes that are alive, as the cluster tells."""
+    """Address and resources of the nodes that are alive, as the cluster tells.
+
+    Of a node that has just joined only its raylet is known.
+    """
     answer = requests.get(
         f"{cluster.address}/nodes?view=summary",
         headers={"Authorization": f"Bearer {cluster.token()}"},
         timeout=20,
     )
     answer.raise_for_status()
+    raylets = [node["raylet"] for node in answer.json()["data"]["summary"]]
     return [
-        {"ip": node["ip"], "resources": node["raylet"].get("resourcesTotal", {})}
-        for node in answer.json()["data"]["summary"]
-        if node["raylet"]["state"] == "ALIVE"
+        {"ip": raylet["nodeManagerAddress"], "resources": raylet.get("resourcesTotal", {})}
+        for raylet in raylets
+        if raylet.get("state") == "ALIVE"
     ]
 
 
