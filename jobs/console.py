@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.artefacts import REPORT
 from jobs.cluster import console
 from jobs.prepared import Prepared, read_rejections
 from jobs.token_store import REJECTED, REMARKS
@@ -99,6 +100,13 @@ def show_difference(compared: Mapping[str, Any], other: str) -> None:
             f"{found['difference']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f}), "
             f"{found['verdict']}"
         )
+
+
+def show_page(run: str) -> None:
+    """Where the run's page is."""
+    console.print(
+        f"Open {join(run, REPORT)} in a browser: scores, curves, every answer.", markup=False
+    )
 
 
 def warn(text: str) -> None:

@@ -30,7 +30,7 @@ from jobs.cluster import (
     wants_gpu,
 )
 from jobs.configuration import EvaluateConfig, FeatureSettings, parse_config
-from jobs.console import show_analysis, show_scores, show_sizes, warn
+from jobs.console import show_analysis, show_page, show_scores, show_sizes, warn
 from jobs.explored import explore_scored, write_explorer
 from jobs.given_predictions import compare_runs, evaluate_predictions
 from jobs.model_settings import (
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         evaluate_predictions(config, run)
     console.print(f"Results: {run}\nDone in {time.monotonic() - started:.0f} s.", markup=False)
+    show_page(run)
 
 
 def check_asked(config: EvaluateConfig) -> None:

@@ -41,7 +41,7 @@ from jobs.cluster import (
     workers_need,
 )
 from jobs.configuration import TrainConfig, parse_config
-from jobs.console import show_analysis, show_curve, show_scores
+from jobs.console import show_analysis, show_curve, show_page, show_scores
 from jobs.explored import explore_scored, write_explorer
 from jobs.hub import check_hub, push_model
 from jobs.models import check_model, model_digest, resolve_model
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_report(run)
         show_results(run)
         push_model(config.hub, run)
+        show_page(run)
         return
     check_writable(run)
     teachers = [config.distillation.teacher] if config.distillation.teacher else []
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_results(run)
     push_model(config.hub, run)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
+    show_page(run)
 
 
 def prepare_task(config: TrainConfig, splits: Sequence[Split], model: str, run: str) -> TrainTask:
@@ -266,8 +268,7 @@ def show_results(run: str) -> None:
         )
     console.print(
         f"\nResults: {run}\n"
-        f"  report.html  scores, curves and every answer on one page: {run}/report.html\n"
-        "  predictions.json, nbest_predictions.json, metrics.json\n"
+        "  predictions.json, nbest_predictions.json, metrics.json, report.html\n"
         "  model/  loads with AutoModelForQuestionAnswering.from_pretrained\n"
         "Next:\n"
         f'  python -m jobs.predict --model {run}/model --ask "…" --context FILE\n'

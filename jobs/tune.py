@@ -32,7 +32,7 @@ from jobs.cluster import (
     wants_gpu,
 )
 from jobs.configuration import SweepConfig
-from jobs.console import warn
+from jobs.console import show_page, warn
 from jobs.hub import check_hub, push_model
 from jobs.nodes import join_cluster
 from jobs.space import default_point, describe_space, parse_sweep
@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_report(run)
         show_sweep(run)
         push_model(config.hub, run)
+        show_page(run)
         return
     check_writable(run)
     storage_path = absolute_storage(config.storage_path)
@@ -102,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_sweep(run)
     push_model(config.hub, run)
     console.print(f"Done in {time.time() - started:.0f} s.")
+    show_page(run)
 
 
 def is_finished(config: SweepConfig, run: str) -> bool:

@@ -140,6 +140,11 @@ def _has_curve(runs: Sequence[RunFiles]) -> bool:
 
 
 def _sweep_section(run: RunFiles) -> Section | None:
+    if run.sweep is None and run.trials:
+        so_far = {"metric": run.config["tune"]["metric"], "keys": _searched_keys(run)}
+        scored = sum(bool(row["rungs"]) for row in run.trials)
+        words = [f"{len(run.trials)} trials have begun, {scored} of them have a score so far."]
+        return Section("sweep", "Sweep so far", sweep_charts(so_far, run.trials), words)
     if run.sweep is None:
         return None
     return Section(
@@ -148,6 +153,12 @@ def _sweep_section(run: RunFiles) -> Section | None:
         sweep_charts(run.sweep, run.trials),
         sweep_words(run.sweep, run.trials),
     )
+
+
+def _searched_keys(run: RunFiles) -> list[str]:
+    """The keys that a sweep's trials differ in, by what their rows have beside their standing."""
+    known = {"trial", "kind", "seed", "num_tokens", "rungs", "f1", "exact"}
+    return list(dict.fromkeys(key for row in run.trials for key in row if key not in known))
 
 
 def _score_section(run: RunFiles) -> Section | None:

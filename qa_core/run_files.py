@@ -14,6 +14,7 @@ from qa_core.storage import is_directory, is_file, join, list_files, read_bytes,
 
 ROWS_SHOWN = 50  # of the records that could not be used
 METRICS, EVENTS, SECONDS = "metrics.json", "metrics.jsonl", "seconds.json"
+SWEEP_EVENTS = "events.jsonl"
 
 
 @dataclass
@@ -39,8 +40,8 @@ class RunFiles:
     rejected: list[dict[str, Any]] = field(default_factory=list)  # the first of them
     rejected_ids: set[str] = field(default_factory=set)
     explorer: pa.Table | None = None  # `qa_core.schemas.EXPLORED`
-    sweep: dict[str, Any] | None = None  # sweep.json
-    trials: list[dict[str, Any]] = field(default_factory=list)  # rows of results.parquet
+    sweep: dict[str, Any] | None = None  # sweep.json; None while the sweep is going
+    trials: list[dict[str, Any]] = field(default_factory=list)  # rows of results.parquet, or so far
 
     @property
     def name(self) -> str:
@@ -71,6 +72,13 @@ def read_run(folder: str) -> RunFiles:
     run = RunFiles(folder)
     run.config_text = read_bytes(join(folder, "config.yaml")).decode("utf-8", "replace")
     run.config = yaml.safe_load(run.config_text) or {}
+    if "ask" in run.config:
+        raise DataError(
+            "a run of jobs.predict",
+            where=folder,
+            expected="a run that was scored: of jobs.train, jobs.tune or jobs.evaluate",
+            remedy="its answers are in the folder answers/; score answers with jobs.evaluate",
+        )
     run.inputs = read_json(folder, "inputs.json") or {}
     run.metrics = read_json(folder, METRICS)
     run.analysis = read_json(folder, "analysis.json") or {}
@@ -79,7 +87,9 @@ def read_run(folder: str) -> RunFiles:
     run.plans = read_json(folder, "plan.json") or {}
     run.timings = read_json(folder, "timings.json") or {}
     run.sweep = read_json(folder, "sweep.json")
-    if is_file(join(folder, "results.parquet")):
+    if run.sweep is None and is_file(join(folder, SWEEP_EVENTS)):
+        _read_sweep_so_far(run)
+    elif is_file(join(folder, "results.parquet")):
         run.trials = read_parquet(join(folder, "results.parquet")).to_pylist()
     if is_file(join(folder, "explorer.parquet")):
         run.explorer = read_parquet(join(folder, "explorer.parquet"))
@@ -88,6 +98,20 @@ def read_run(folder: str) -> RunFiles:
     if run.metrics is None:
         run.notes.insert(0, "This run is not finished: what is shown is what there is so far.")
     return run
+
+
+def _read_sweep_so_far(run: RunFiles) -> None:
+    """The trials of a sweep that is going, as far as its events tell of them."""
+    metric = run.config["tune"]["metric"]
+    for event in read_lines(join(run.folder, SWEEP_EVENTS), run.notes):
+        if event["event"] == "trial":
+            about = {"trial": len(run.trials), "kind": event["kind"], "seed": event["seed"]}
+            run.trials.append({**about, **event["point"], "num_tokens": 0, "rungs": []})
+        elif event["event"] == "score":
+            row = run.trials[event["trial"]]
+            place = {"num_tokens": event["num_tokens"], metric: event["score"]}
+            row["rungs"].append(place)
+            row.update(place)
 
 
 def read_json(folder: str, name: str) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from jobs import evaluate
 from qa_core.errors import ConfigError, DataError
 from qa_core.reading import read_examples
+from qa_core.run_files import read_run
 from qa_core.scoring import score_predictions
 from tests.conftest import LocalRay
 from tests.runs import read_json, write_json
@@ -48,7 +49,11 @@ def test_given_predictions_are_scored_without_a_model_or_ray(
     low, high = analysis["intervals"]["f1"]
     assert low < read_json(run / "metrics.json")["f1"] < high
     assert sum(row["total"] for row in analysis["slices"]["question_word"]) == 40
-    assert "report.html" in {path.name for path in run.iterdir()}
+    files = read_run(str(run))
+    assert files.explorer is not None
+    shown = {row["id"]: row["answer"] for row in files.explorer.to_pylist()}
+    assert shown == answers
+    assert "By question word" in (run / "report.html").read_text()
 
 
 def test_missing_and_unknown_ids_are_named(

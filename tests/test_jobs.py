@@ -14,7 +14,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from jobs import evaluate, predict, prepare, train
+from jobs import evaluate, predict, prepare, report, train
 from jobs.cluster import root_cause
 from jobs.configuration import DataSettings, FeatureSettings
 from jobs.prepared import Prepared, load_prepared, read_rejections, window_blocks
@@ -23,6 +23,7 @@ from qa_core.errors import ConfigError, DataError, QAError, ResourceError, Stora
 from qa_core.features import build_features
 from qa_core.feeding import WindowFeed
 from qa_core.reading import read_examples
+from qa_core.run_files import read_run
 from qa_core.schemas import TOKENS
 from qa_core.scoring import score_predictions
 from qa_core.tokenizing import load_tokenizer
@@ -38,6 +39,7 @@ ARTEFACTS = {
     "analysis.json",
     "checkpoints",
     "config.yaml",
+    "explorer.parquet",
     "history",
     "inputs.json",
     "metrics.json",
@@ -45,12 +47,15 @@ ARTEFACTS = {
     "model",
     "nbest_predictions.json",
     "null_odds.json",
+    "plan.json",
     "predictions.json",
     "ray",
     "rejections.jsonl",
     "report.html",
     "scoring",
     "tensorboard",
+    "times",
+    "timings.json",
     "tracking.json",
 }
 
@@ -76,7 +81,49 @@ def test_a_run_leaves_what_the_design_lists(finished: Path) -> None:
     config = (finished / "config.yaml").read_text()
     assert config.startswith("# ray-extractive-qa")
     assert yaml.safe_load(config)["features"]["doc_stride"] == 40
-    assert "<h1>Run run</h1>" in (finished / "report.html").read_text()
+    assert '<h1 dir="auto">Training run</h1>' in (finished / "report.html").read_text()
+
+
+def test_the_page_is_made_again_from_the_files_alone(finished: Path, tmp_path: Path) -> None:
+    """The same bytes, with the curve, the time of every step, and what windows hold."""
+    report.main([str(finished), "--out", str(tmp_path / "again.html")])
+    page = (finished / "report.html").read_text()
+    assert (tmp_path / "again.html").read_text() == page
+    for name in ("curve-loss", "curve-speed", "threshold-scores", "calibration", "time"):
+        assert f'data-chart="{name}"' in page
+    files = read_run(str(finished))
+    assert [row["step"] for row in files.times] == list(range(1, 21))
+    assert all(0 <= row["feed_seconds"] <= row["seconds"] for row in files.times)
+    assert files.scoring_seconds > 0
+    assert list(files.plans) == ["train", "dev"]
+
+
+def test_answers_of_the_page_are_those_of_the_run(
+    finished: Path, data: dict[str, str], tiny_model: Path
+) -> None:
+    """Texts, places, candidates and windows."""
+    explorer = read_run(str(finished)).explorer
+    assert explorer is not None
+    examples, _ = read_examples(data["dev"])
+    predictions = read_json(finished / "predictions.json")
+    candidates = read_json(finished / "nbest_predictions.json")
+    features = build_features(
+        examples, tokenizer=load_tokenizer(str(tiny_model)), max_length=96, doc_stride=40
+    ).to_pylist()
+    rows = {row["id"]: row for row in explorer.to_pylist()}
+    assert rows.keys() == predictions.keys()
+    for example in examples.to_pylist():
+        row = rows[example["id"]]
+        assert (row["question"], row["context"]) == (example["question"], example["context"])
+        assert row["answer"] == predictions[row["id"]]
+        if row["answer"]:
+            assert row["context"][row["start"] : row["end"]] == row["answer"]
+        best = [round(c["probability"], 5) for c in candidates[row["id"]][:5]]
+        assert sorted(round(p, 5) for p in row["n_best_probabilities"]) == sorted(best)
+        windows = [f["offset_mapping"] for f in features if f["example_id"] == row["id"]]
+        inside = [[pair for pair in window if pair[0] >= 0] for window in windows]
+        assert row["window_starts"] == [window[0][0] for window in inside]
+        assert row["window_ends"] == [window[-1][1] for window in inside]
 
 
 def test_metrics_are_the_scores_of_the_written_predictions(

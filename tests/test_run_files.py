@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.configuration import PredictConfig, SweepConfig, dump_config
 from qa_core.checkpoints import HISTORY
 from qa_core.errors import DataError
+from qa_core.report_page import build_page
 from qa_core.run_files import bucketed, read_run
 from qa_core.storage import write_json_lines
 from tests.pages import make_examples, write_run
@@ -99,3 +101,34 @@ def test_buckets_hold_all_rows_once() -> None:
     assert [row for part in parts for row in part] == rows
     assert {len(part) for part in parts} <= {10, 11}
     assert bucketed([]) == []
+
+
+def test_a_sweep_that_is_going_has_its_trials_so_far(run: Path) -> None:
+    """From its events."""
+    point = {"train.learning_rate": 1e-4}
+    events = [
+        {"event": "trial", "point": point, "total_tokens": 900, "kind": "search", "seed": 0},
+        {"event": "trial", "point": point, "total_tokens": 900, "kind": "default", "seed": 0},
+        {"event": "score", "trial": 1, "score": 12.5, "num_tokens": 100},
+        {"event": "score", "trial": 1, "score": 20.5, "num_tokens": 400},
+    ]
+    write_json_lines(str(run / "events.jsonl"), events)
+    (run / "config.yaml").write_text(dump_config(SweepConfig()))
+    (run / "metrics.json").unlink()
+    files = read_run(str(run))
+    assert files.job == "tune"
+    assert [row["rungs"] for row in files.trials] == [
+        [],
+        [{"num_tokens": 100, "f1": 12.5}, {"num_tokens": 400, "f1": 20.5}],
+    ]
+    assert files.trials[1]["f1"] == 20.5
+    page = build_page([files])
+    assert "2 trials have begun, 1 of them have a score so far." in page
+    assert 'data-chart="sweep-cost"' in page
+
+
+def test_a_run_of_answers_has_no_page(run: Path) -> None:
+    """Which is told."""
+    (run / "config.yaml").write_text(dump_config(PredictConfig()))
+    with pytest.raises(DataError, match=r"a run of jobs\.predict.*answers/"):
+        read_run(str(run))

@@ -33,6 +33,8 @@ from qa_core.answering import SETTINGS_KEY
 from qa_core.errors import ConfigError, DataError, QAError, ResourceError
 from qa_core.halving import Leg
 from qa_core.reading import read_examples
+from qa_core.report_page import build_page
+from qa_core.run_files import read_run
 from qa_core.scoring import score_predictions
 from tests.conftest import LocalRay
 from tests.runs import read_json, settings, write_json
@@ -107,6 +109,19 @@ def test_a_sweep_leaves_what_any_run_leaves(small: Path, data: dict[str, str]) -
     assert {name: stored[name] for name in ("max_length", "doc_stride")} == read_json(
         small / "sweep.json"
     )["windows"]
+
+
+def test_the_page_has_the_sweep_and_its_winner(small: Path) -> None:
+    """Charts of the trials, the winner's curve and answers; made again with the same bytes."""
+    page = (small / "report.html").read_text()
+    for name in ("sweep-cost", "curve-loss", "curve-scores", "calibration", "time"):
+        assert f'data-chart="{name}"' in page
+    files = read_run(str(small))
+    assert files.sweep is not None
+    assert f"Trial {files.sweep['winner']} won" in page
+    assert files.steps
+    assert files.explorer is not None
+    assert build_page([files]) == page
 
 
 def test_the_winner_has_a_card(small: Path) -> None:
