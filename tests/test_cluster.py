@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,8 +69,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def large_file(number: int) -> bytes:
-    """One of the files of the large data, 1,200 questions with ids of its own."""
-    corpus = generate_corpus("train", num_passages=300, seed=number)
+    """One of the files of the large data, 600 questions with ids of its own."""
+    corpus = generate_corpus("train", num_passages=150, seed=number)
     for article in corpus["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
@@ -101,17 +102,21 @@ def settings(run: str, **more: Any) -> list[str]:
 
 
 def alive(cluster: Cluster) -> list[dict[str, Any]]:
-    """Address and resources of the nodes that are alive, as the cluster tells."""
+    """Address and resources of the nodes that are alive, as the cluster tells.
+
+    Of a node that has just joined only its raylet is known.
+    """
     answer = requests.get(
         f"{cluster.address}/nodes?view=summary",
         headers={"Authorization": f"Bearer {cluster.token()}"},
         timeout=20,
     )
     answer.raise_for_status()
+    raylets = [node["raylet"] for node in answer.json()["data"]["summary"]]
     return [
-        {"ip": node["ip"], "resources": node["raylet"].get("resourcesTotal", {})}
-        for node in answer.json()["data"]["summary"]
-        if node["raylet"]["state"] == "ALIVE"
+        {"ip": raylet["nodeManagerAddress"], "resources": raylet.get("resourcesTotal", {})}
+        for raylet in raylets
+        if raylet.get("state") == "ALIVE"
     ]
 
 
@@ -170,17 +175,21 @@ def token_files(run: str) -> dict[str, bytes]:
     }
 
 
-def prepare_arguments(run: str) -> list[str]:
-    """Tokens of the large data."""
+def prepare_settings(run: str, train: str) -> list[str]:
+    """Settings of tokens for a training on some data."""
     return [
-        "prepare",
-        f"--data.train={BUCKET}/large",
+        f"--data.train={train}",
         f"--data.dev={BUCKET}/dev.json",
         f"--model.name_or_path={BUCKET}/model",
         "--features.max_length=96",
         "--features.doc_stride=40",
         f"--storage_path={BUCKET}/{run}",
     ]
+
+
+def prepare_arguments(run: str) -> list[str]:
+    """Tokens of the large data."""
+    return ["prepare", *prepare_settings(run, f"{BUCKET}/large")]
 
 
 def evaluate_arguments(run: str) -> list[str]:
@@ -245,12 +254,16 @@ def undisturbed(cluster: Cluster) -> Results:
 
 
 def test_a_run_on_several_hosts_leaves_what_any_run_leaves(
-    undisturbed: Results, tmp_path: Path
+    cluster: Cluster, undisturbed: Results, tmp_path: Path
 ) -> None:
-    """Answers are scored as told; the model is read back."""
+    """Tokens made before are used; answers are scored as told; the model is read back."""
+    cluster.run("prepare", *prepare_settings("alone-train", f"{BUCKET}/train.json"))
+    prepared = {file: modified(file) for file in list_files(f"{BUCKET}/alone-train/prepared")}
     (tmp_path / "dev.json").write_bytes(read_bytes(f"{BUCKET}/dev.json"))
     examples, _ = read_examples([tmp_path / "dev.json"])
     files = undisturbed("train")
+    after = {file: modified(file) for file in list_files(f"{BUCKET}/alone-train/prepared")}
+    assert after == prepared
     predictions, odds = (json.loads(files[f"{n}.json"]) for n in ("predictions", "null_odds"))
     metrics = json.loads(files["metrics.json"])
     scores = score_predictions(predictions, examples, null_odds=odds)
@@ -295,12 +308,12 @@ def begin(
     [
         (cut_off, "prepare"),
         pytest.param(cut_off, "train", marks=pytest.mark.slow),
-        (cut_off, "evaluate"),
+        pytest.param(cut_off, "evaluate", marks=pytest.mark.slow),
         pytest.param(cut_off, "tune", marks=pytest.mark.slow),
         pytest.param(kill_raylet, "prepare", marks=pytest.mark.slow),
         (kill_raylet, "train"),
         pytest.param(kill_raylet, "evaluate", marks=pytest.mark.slow),
-        (kill_raylet, "tune"),
+        pytest.param(kill_raylet, "tune", marks=pytest.mark.slow),
     ],
 )
 def test_a_lost_host_changes_no_result(
@@ -355,6 +368,7 @@ def test_a_submission_with_another_token_is_told_so(cluster: Cluster) -> None:
     assert "RAY_AUTH_TOKEN_PATH" in printed
 
 
+@pytest.mark.slow
 def test_two_jobs_share_the_cluster(cluster: Cluster, undisturbed: Results) -> None:
     """Both go on at once, and each leaves what it leaves alone."""
     expected = {name: undisturbed(name) for name in ("evaluate", "prepare")}
@@ -419,6 +433,7 @@ def test_a_killed_driver_continues_when_submitted_again(
     assert steps == list(range(1, 101))
 
 
+@pytest.mark.slow
 def test_a_stopped_job_leaves_what_the_next_goes_on_from(
     cluster: Cluster, undisturbed: Results
 ) -> None:
@@ -447,6 +462,7 @@ def modified(uri: str) -> Any:
     return filesystem.get_file_info(path).mtime
 
 
+@pytest.mark.slow
 def test_a_powered_off_host_is_done_without_and_started_again(
     cluster: Cluster, undisturbed: Results
 ) -> None:
@@ -462,27 +478,48 @@ def test_a_powered_off_host_is_done_without_and_started_again(
     wait_until(lambda: workers_are(cluster, 2), "the host to join", SECONDS_TO_RETURN)
 
 
-def test_the_number_of_hosts_changes_no_byte(cluster: Cluster, undisturbed: Results) -> None:
-    """Tokens by one, two and three hosts with a CPU each; scores with a host that joins late."""
-    host, prepare, evaluate = cluster.bed.hosts[WORKERS[1]], STAGES["prepare"], STAGES["evaluate"]
-    tokens, scores = undisturbed("prepare"), undisturbed("evaluate")
+@contextmanager
+def one_worker(cluster: Cluster) -> Iterator[None]:
+    """The second worker is switched off, and comes back."""
+    host = cluster.bed.hosts[WORKERS[1]]
     wait_until(lambda: workers_are(cluster, 2), "both workers", SECONDS_TO_RETURN)
-    host.cut_off()
+    host.power_off()
     wait_until(lambda: workers_are(cluster, 1), "the cluster to give the host up", 120)
-    cluster.run(*prepare.arguments("one-prepare"))
-    process = begin(cluster, "evaluate", "late-evaluate", workers=1, file="/tokens-")
-    with cluster.late_host() as late:
-        process.communicate(timeout=600)
-        host.reconnect()
+    try:
+        yield
+    finally:
+        cluster.bed.switch_on(host)
         wait_until(lambda: workers_are(cluster, 2), "the host to join", SECONDS_TO_RETURN)
-        cluster.run(*prepare.arguments("three-prepare"))
+
+
+def test_the_number_of_hosts_changes_no_byte(cluster: Cluster, undisturbed: Results) -> None:
+    """Tokens by one, two and three hosts with a CPU each, who all have their share."""
+    stage = STAGES["prepare"]
+    tokens = undisturbed("prepare")
+    with one_worker(cluster):
+        cluster.run(*stage.arguments("one-prepare"))
+    with cluster.late_host():
+        cluster.run(*stage.arguments("three-prepare"))
     for run, hosts in (("one", 1), ("alone", 2), ("three", 3)):
         share = cluster.writers(f"/{run}-prepare/prepared/", "/tokens-")
         print(f"{run}: {dict(share)}")
         assert len(share) == hosts
-        assert prepare.results(f"{run}-prepare") == tokens
+        assert stage.results(f"{run}-prepare") == tokens
+
+
+@pytest.mark.slow
+def test_a_host_that_joins_late_has_its_share(cluster: Cluster, undisturbed: Results) -> None:
+    """Of an evaluation that began on one host; the results are the same."""
+    stage = STAGES["evaluate"]
+    scores = undisturbed("evaluate")
+    with one_worker(cluster):
+        process = begin(cluster, "evaluate", "late-evaluate", workers=1, file="/tokens-")
+        with cluster.late_host() as late:
+            printed, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, printed[-6000:]
+    assert f"Node {late.address} has joined" in printed
     assert late.address in cluster.writers("/late-evaluate/run/")
-    assert evaluate.results("late-evaluate") == scores
+    assert stage.results("late-evaluate") == scores
 
 
 def test_keys_are_in_no_log_and_no_artefact(cluster: Cluster, undisturbed: Results) -> None:
