@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 
 import psutil
 from rich.markup import escape
@@ -72,7 +73,7 @@ class NodeFacts:
     num_gpus: int
     gpu_bytes: int  # of the smallest
     memory_bytes: int
-    free_disk_bytes: int  # where copies of tokens and models go
+    free_disk_bytes: int  # where tokens and models go: the local storage, or temporary files
     clock: float
 
 
@@ -114,11 +115,12 @@ def check(config: CheckConfig) -> Iterator[Finding]:
     connect()
     nodes = alive_nodes()
     yield from check_resources(config, nodes)
-    facts = node_facts(nodes)
+    storage = absolute_storage(config.storage_path)
+    facts = node_facts(nodes, None if "://" in storage else storage)
     use_gpu = wants_gpu(config.scaling.use_gpu)
     yield from check_facts(nodes, facts, use_gpu=use_gpu)
     places = [source for split in splits for source in split.sources] + ([model] if model else [])
-    yield from check_places(absolute_storage(config.storage_path), places, nodes)
+    yield from check_places(storage, places, nodes)
     if model is not None and len(splits) == len(SPLITS):
         needs = needs_of(config, splits[0].sources, model, use_gpu=use_gpu)
         yield from check_needs(needs, config, nodes, facts)
@@ -151,19 +153,24 @@ def check_resources(config: CheckConfig, nodes: Sequence[Node]) -> Iterator[Find
     )
 
 
-def node_facts(nodes: Sequence[Node]) -> list[NodeFacts | Exception]:
-    """What every node says of itself; its clock as it differs from the driver's, in seconds."""
-    facts = ask_nodes(say_facts, nodes=nodes)
+def node_facts(nodes: Sequence[Node], place: str | None) -> list[NodeFacts | Exception]:
+    """What every node says of itself; its clock as it differs from the driver's, in seconds.
+
+    The disk is that of the folder `place`, which need not exist; None: of temporary files.
+    """
+    facts = ask_nodes(say_facts, place, nodes=nodes)
     return [
         answer if isinstance(answer, Exception) else with_clock(node, answer)
         for node, answer in zip(nodes, facts, strict=True)
     ]
 
 
-def say_facts() -> NodeFacts:
-    """The facts of this node."""
+def say_facts(place: str | None = None) -> NodeFacts:
+    """The facts of this node; `place` as of `node_facts`."""
     import torch
 
+    path = Path(place or tempfile.gettempdir())
+    folder = next(folder for folder in (path, *path.parents) if folder.exists())
     gpus = range(torch.cuda.device_count())
     return NodeFacts(
         versions={"python": platform.python_version(), **own_versions()},
@@ -171,7 +178,7 @@ def say_facts() -> NodeFacts:
         num_gpus=len(gpus),
         gpu_bytes=min((torch.cuda.get_device_properties(n).total_memory for n in gpus), default=0),
         memory_bytes=psutil.virtual_memory().total,
-        free_disk_bytes=shutil.disk_usage(tempfile.gettempdir()).free,
+        free_disk_bytes=shutil.disk_usage(folder).free,
         clock=time.time(),
     )
 
@@ -307,7 +314,7 @@ def check_needs(
             needs.disk_bytes <= said.free_disk_bytes,
             f"{needs.disk_words} = {megabytes(needs.disk_bytes)}; "
             f"free are {megabytes(said.free_disk_bytes)}",
-            "give the node a larger disk, or set TMPDIR to a place with room",
+            "make room in storage_path, or, where that is a URI, in the node's TMPDIR",
         )
 
 

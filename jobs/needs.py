@@ -18,6 +18,9 @@ ACTIVATION_BYTES = {True: 34, False: 74}
 ATTENTION_BYTES = 12
 # Tokens, offsets and texts on storage over the bytes of JSON sources: 2.5 to 2.7 on three of them.
 TOKENS_OVER_SOURCE = 3
+# Last, best and the next; each has the weights and AdamW's two moments.
+KEPT_CHECKPOINTS = 3
+COPIES_IN_CHECKPOINT = 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Needs:
     worker_words: str
     gpu_bytes: int  # of a GPU, each worker; 0 without
     gpu_words: str
-    disk_bytes: int  # of a node's disk for temporary files
+    disk_bytes: int  # of the node's disk for temporary files, or of a local storage path's
     disk_words: str
 
 
@@ -41,15 +44,22 @@ def needs_of(config: TrainConfig, sources: Sequence[str], model: str, *, use_gpu
         f"{COPIES_IN_TRAINING} x {megabytes(weights)} weights, gradients and AdamW "
         f"+ {megabytes(activations)} activations"
     )
-    is_remote = "://" in config.storage_path
     tokens = TOKENS_OVER_SOURCE * sum(place_bytes(source) or 0 for source in sources)
+    checkpoint = COPIES_IN_CHECKPOINT * weights
+    is_remote = "://" in config.storage_path
+    models = weights if is_remote else weights + KEPT_CHECKPOINTS * checkpoint
+    model_words = f"{megabytes(weights)} model" + (
+        " copied to the node"
+        if is_remote
+        else f" + {KEPT_CHECKPOINTS} x {megabytes(checkpoint)} checkpoints"
+    )
     return Needs(
         worker_bytes=PROCESS_BYTES + (0 if use_gpu else training),
         worker_words=f"({megabytes(PROCESS_BYTES)} process{'' if use_gpu else f' + {words}'})",
         gpu_bytes=training if use_gpu else 0,
         gpu_words=words,
-        disk_bytes=(tokens + weights) if is_remote else 0,
-        disk_words=f"{megabytes(tokens)} tokens + {megabytes(weights)} model copied to the node",
+        disk_bytes=tokens + models,
+        disk_words=f"{megabytes(tokens)} tokens + {model_words}",
     )
 
 

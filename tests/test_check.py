@@ -105,6 +105,25 @@ def test_the_need_follows_from_model_and_batch(tiny_model: Path) -> None:
     assert on_gpu.gpu_bytes > 16 * count_parameters(model)
 
 
+def test_disk_is_that_of_local_storage_or_of_copies(tiny_model: Path, tmp_path: Path) -> None:
+    """Checkpoints lie in local storage; from object storage tokens and model are copied."""
+    model, source = str(tiny_model), tmp_path / "train.json"
+    source.write_bytes(b" " * 1000)
+    weights = 4 * count_parameters(model)
+    local, remote = (
+        needs_of(CheckConfig(storage_path=place), [str(source)], model, use_gpu=False)
+        for place in (str(tmp_path), "s3://bucket/runs")
+    )
+    assert local.disk_bytes == 3000 + 10 * weights
+    assert "checkpoints" in local.disk_words
+    assert remote.disk_bytes == 3000 + weights
+    assert "copied to the node" in remote.disk_words
+    missing = say_facts(str(tmp_path / "not" / "yet"))
+    assert missing.free_disk_bytes == pytest.approx(
+        say_facts(str(tmp_path)).free_disk_bytes, rel=0.1
+    )
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_a_cluster_that_can_run_it(
