@@ -119,8 +119,10 @@ def _score_section(run: RunFiles) -> Section | None:
     """All figures of metrics.json, window sizes and the comparison that was asked for."""
     if run.metrics is None:
         return None
-    rows = [(name, value) for name, value in run.metrics.items()]
-    tables = [("Figures of metrics.json", Numbers(("figure", "value"), rows))]
+    by_title: dict[str, list[tuple[str, Any]]] = {}
+    for name, value in run.metrics.items():
+        by_title.setdefault(_figure_title(name), []).append((name, value))
+    tables = [(title, Numbers(("figure", "value"), rows)) for title, rows in by_title.items()]
     words = []
     if run.windows:
         columns = ("max_length", "doc_stride", "num_windows", "num_cut", "exact", "f1", "is_best")
@@ -133,6 +135,14 @@ def _score_section(run: RunFiles) -> Section | None:
             for name in ("f1", "exact")
         ]
     return Section("scores", "Scores", words=words, tables=tables)
+
+
+def _figure_title(name: str) -> str:
+    """What a figure of metrics.json is listed under."""
+    if name == "null_threshold" or name.startswith(("best_exact", "best_f1")):
+        return "Thresholds"
+    is_score = name in ("exact", "f1", "total") or name.startswith(("HasAns_", "NoAns_"))
+    return "Answers" if is_score else "Model"
 
 
 def difference_words(ours: str, other: str, name: str, found: Mapping[str, Any]) -> str:
