@@ -11,6 +11,7 @@ that of the job. Options of the submission stand before the job's name.
 import asyncio
 import hashlib
 import logging
+import platform
 import re
 import shlex
 import sys
@@ -159,7 +160,19 @@ def open_client(address: str | None) -> JobSubmissionClient:
             "one version of Ray",
             f"pip install 'ray=={version}' here, or set the cluster up with constraints.txt",
         )
+    tell_python(client)
     return client
+
+
+def tell_python(client: JobSubmissionClient) -> None:
+    """Say so where the cluster has another Python: a job's code runs there, and is sent as text."""
+    answer = client._do_request("GET", "/api/v0/cluster_metadata")
+    theirs = str(answer.json()["data"]["pythonVersion"]) if answer.ok else ""
+    here = platform.python_version()
+    if theirs and theirs.split(".")[:2] != here.split(".")[:2]:
+        console.print(
+            f"The cluster has Python {theirs}, here is {here}: the job runs with the cluster's"
+        )
 
 
 def next_submission(client: JobSubmissionClient, name: str, run: str) -> str:

@@ -508,18 +508,33 @@ def test_the_number_of_hosts_changes_no_byte(cluster: Cluster, undisturbed: Resu
 
 
 @pytest.mark.slow
-def test_a_host_that_joins_late_has_its_share(cluster: Cluster, undisturbed: Results) -> None:
-    """Of an evaluation that began on one host; the results are the same."""
-    stage = STAGES["evaluate"]
-    scores = undisturbed("evaluate")
+@pytest.mark.parametrize(("stage_name", "begun"), [("evaluate", "/tokens-"), ("tune", "/legs/")])
+def test_a_host_that_joins_late_has_its_share(
+    stage_name: str, begun: str, cluster: Cluster, undisturbed: Results
+) -> None:
+    """Of a job that began on one host; the results are the same."""
+    stage, run = STAGES[stage_name], f"late-{stage_name}"
+    expected = undisturbed(stage_name)
     with one_worker(cluster):
-        process = begin(cluster, "evaluate", "late-evaluate", workers=1, file="/tokens-")
+        process = begin(cluster, stage_name, run, workers=1, file=begun)
         with cluster.late_host() as late:
             printed, _ = process.communicate(timeout=900)
     assert process.returncode == 0, printed[-6000:]
     assert f"Node {late.address} has joined" in printed
-    assert late.address in cluster.writers("/late-evaluate/run/")
-    assert stage.results("late-evaluate") == scores
+    assert late.address in cluster.writers(f"/{run}/run/")
+    assert stage.results(run) == expected
+
+
+@pytest.mark.slow
+def test_a_slow_host_does_not_hold_up_the_others(cluster: Cluster, undisturbed: Results) -> None:
+    """It does less, the other one more; the results are the same."""
+    expected = undisturbed("prepare")
+    with cluster.bed.hosts[WORKERS[1]].slowed():
+        cluster.run(*STAGES["prepare"].arguments("slow-prepare"))
+    share = cluster.writers("/slow-prepare/prepared/", "/tokens-")
+    print(f"one host at a fifth of its speed: {dict(share)}")
+    assert share[WORKERS[1]] < share[WORKERS[0]]
+    assert STAGES["prepare"].results("slow-prepare") == expected
 
 
 def test_keys_are_in_no_log_and_no_artefact(cluster: Cluster, undisturbed: Results) -> None:

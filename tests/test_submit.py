@@ -1,5 +1,6 @@
 """Submissions: what is found wrong before anything is uploaded, and what a job is called."""
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -114,6 +115,19 @@ def test_another_version_of_ray_is_refused(
     monkeypatch.setattr(submit.ray, "__version__", "2.0.0")
     with pytest.raises(ResourceError, match=r"runs Ray .* here is Ray 2\.0\.0.*pip install"):
         open_client(local_ray.dashboard)
+
+
+@pytest.mark.ray
+def test_another_version_of_python_is_told(
+    local_ray: LocalRay, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The job runs with the cluster's; a last digit that differs is nothing to tell."""
+    version = platform.python_version()
+    for here, is_told in ((f"{version}0", False), ("3.1.2", True)):
+        monkeypatch.setattr(submit.platform, "python_version", lambda here=here: here)
+        open_client(local_ray.dashboard)
+        told = f"The cluster has Python {version}, here is {here}" in capsys.readouterr().out
+        assert told == is_told
 
 
 @pytest.mark.ray
