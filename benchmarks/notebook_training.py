@@ -1,8 +1,9 @@
 """The usual recipe's training, restated: what our loop is measured against on one machine.
 
 transformers' `Trainer` over windows that the notebook's feature function padded to max_length,
-the default collator, the model's own dropout, float32, the fused AdamW and linear schedule that
-are its defaults. Learning rate, warm-up, weight decay, clipping and batch are those of our side.
+the default collator, the model's own dropout, float32 (on a GPU bfloat16), the fused AdamW and
+linear schedule that are its defaults. Learning rate, warm-up, weight decay, clipping and batch are
+those of our side.
 """
 
 import tempfile
@@ -22,7 +23,15 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from benchmarks.notebook_features import map_features, notebook_dataset
-from benchmarks.training_loop import BATCH, DEFAULTS, WINDOW, LoopTask, Turn, sample_rows
+from benchmarks.training_loop import (
+    BATCH,
+    DEFAULTS,
+    WINDOW,
+    LoopTask,
+    Turn,
+    finish_kernels,
+    sample_rows,
+)
 from qa_core.reading import read_examples
 from qa_core.tokenizing import load_tokenizer
 from qa_core.training import load_model
@@ -35,7 +44,7 @@ def notebook_side(connection: Connection, task: LoopTask) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=load_model(task.model, seed=DEFAULTS.seed),
-            args=arguments(folder, task.num_epochs),
+            args=arguments(folder, task),
             train_dataset=windows,
             data_collator=default_data_collator,
             callbacks=[EpochWhenAsked(connection, windows)],
@@ -56,11 +65,11 @@ def padded_windows(task: LoopTask) -> datasets.Dataset:
     return windows.select(sample_rows(lengths, task.num_windows))
 
 
-def arguments(folder: str, num_epochs: int) -> TrainingArguments:
+def arguments(folder: str, task: LoopTask) -> TrainingArguments:
     """What a person would give the Trainer; it neither saves nor evaluates here."""
     return TrainingArguments(
         output_dir=folder,
-        num_train_epochs=num_epochs,
+        num_train_epochs=task.num_epochs,
         per_device_train_batch_size=BATCH,
         learning_rate=DEFAULTS.learning_rate,
         warmup_steps=DEFAULTS.warmup_ratio,  # below 1: a part of all steps
@@ -69,7 +78,8 @@ def arguments(folder: str, num_epochs: int) -> TrainingArguments:
         lr_scheduler_type="linear",
         optim="adamw_torch_fused",
         seed=DEFAULTS.seed,
-        use_cpu=True,
+        use_cpu=task.device == "cpu",
+        bf16=task.device != "cpu",
         dataloader_num_workers=0,
         save_strategy="no",
         eval_strategy="no",
@@ -96,6 +106,7 @@ class EpochWhenAsked(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_end(self, *arguments: Any, **named: Any) -> None:
         """Note the time."""
+        finish_kernels()
         self.seconds = time.perf_counter() - self.started
         self.cpu_seconds = time.process_time() - self.cpu_started
 

@@ -1,4 +1,4 @@
-"""Training on a CPU: our loop beside the notebook's, one worker beside two, Ray beside torchrun.
+"""Training: our loop beside the notebook's, one worker beside two, Ray beside torchrun.
 
     python -m benchmarks.training --data squadshifts_reddit.json --json training.json
 
@@ -6,8 +6,9 @@ in_process: `qa_core.training.Trainer` and transformers' `Trainer` over windows 
 max_length train on the same windows, whose lengths are spread as the file's are; matrix products
 are timed in the same turns. workers: two workers of one thread each, against two processes that
 train alone at the same time. ray: `jobs.train` against the same loop under torchrun. Each side is
-a process of its own, all take turns, and two turns before warm up. The peer of in_process needs the
-extra `benchmarks`. About 25 minutes on two cores.
+a process of its own, all take turns, and two turns before warm up. About 25 minutes on two cores.
+gpu, only when it is named: in_process on one GPU, both sides in bfloat16. The peer of these two
+needs the extra `benchmarks`.
 """
 
 import json as json_lines
@@ -21,7 +22,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from jsonargparse import auto_cli
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig
@@ -41,7 +44,8 @@ from benchmarks.training_loop import (
 from benchmarks.training_on_ray import compare_with_torchrun
 from jobs.models import resolve_model
 
-PARTS = ("in_process", "workers", "ray")
+CPU_PARTS = ("in_process", "workers", "ray")
+PARTS = (*CPU_PARTS, "gpu")
 # Memory that a process keeps grows for some steps, and its pages cost when they are first used.
 WARM_UP_TURNS = 2
 RAY_TURNS = 3
@@ -54,7 +58,7 @@ def main(
     turns: int = 5,
     steps: int = 8,
     threads: int = 2,
-    parts: str = ",".join(PARTS),
+    parts: str = ",".join(CPU_PARTS),
     json: str | None = None,
 ) -> None:
     """Compare; see the module.
@@ -83,6 +87,9 @@ def main(
         if "in_process" in chosen:
             task = LoopTask(data, model, threads, steps * BATCH, WARM_UP_TURNS, turns)
             figures |= compare_with_notebook(task)
+        if "gpu" in chosen:
+            task = LoopTask(data, model, threads, steps * BATCH, WARM_UP_TURNS, turns, "cuda")
+            figures |= compare_on_gpu(task)
         if "workers" in chosen:
             task = LoopTask(data, model, 1, 2 * steps * BATCH, WARM_UP_TURNS, turns)
             figures |= compare_workers(task, f"{folder}/group")
@@ -95,12 +102,7 @@ def main(
 def compare_with_notebook(task: LoopTask) -> dict[str, Any]:
     """Our loop and the notebook's on the same windows, and the machine's matrix products."""
     with Side(our_side, task, Seat()) as ours, Side(notebook_side, task) as peer:
-        for side in (ours, peer):
-            side.answer()  # ready
-        warm_up = [[side.ask("turn") for _ in range(task.warm_up_turns)] for side in (ours, peer)]
-        first = [turns[0] for turns in warm_up]
-        if first[0].num_tokens != first[1].num_tokens:
-            raise RuntimeError(f"the sides train on different windows: {first}")
+        first = warm_up(task, ours, peer)
         our_turns, products, peer_turns = take_turns(
             task.num_turns,
             lambda: ours.ask("turn"),
@@ -109,25 +111,62 @@ def compare_with_notebook(task: LoopTask) -> dict[str, Any]:
         )
         lengths = ours.ask("lengths")
         feeds = [ours.ask("feed") for _ in range(task.num_turns)]
-    our_rates, peer_rates = ([turn.rate for turn in side] for side in (our_turns, peer_turns))
     flops = training_flops(lengths, AutoConfig.from_pretrained(task.model))
+    return {
+        **of_both("cpu", task, lengths, first, our_turns, peer_turns),
+        **ratio([flops / turn.seconds for turn in our_turns], products, "sgemm_share"),
+        "sgemm_gflops_per_second": median(products) / 1e9,
+        "useful_gflops_per_window": flops / len(lengths) / 1e9,
+        **ratio(feeds, [turn.rate / BATCH for turn in our_turns], "feed_over_step_ratio"),
+        "feed_steps_per_second": median(feeds),
+    }
+
+
+def compare_on_gpu(task: LoopTask) -> dict[str, Any]:
+    """Our loop and the notebook's on the same windows and one GPU."""
+    with Side(our_side, task, Seat()) as ours, Side(notebook_side, task) as peer:
+        first = warm_up(task, ours, peer)
+        our_turns, peer_turns = take_turns(
+            task.num_turns, lambda: ours.ask("turn"), lambda: peer.ask("turn")
+        )
+        lengths = ours.ask("lengths")
+    figures = of_both("gpu", task, lengths, first, our_turns, peer_turns)
+    return {"gpu": torch.cuda.get_device_name(), **figures}
+
+
+def warm_up(task: LoopTask, ours: Side, peer: Side) -> list[Turn]:
+    """The first turn of both sides; an error where they differ in what they train on."""
+    for side in (ours, peer):
+        side.answer()  # ready
+    turns = [[side.ask("turn") for _ in range(task.warm_up_turns)] for side in (ours, peer)]
+    first = [side[0] for side in turns]
+    if first[0].num_tokens != first[1].num_tokens:
+        raise RuntimeError(f"the sides train on different windows: {first}")
+    return first
+
+
+def of_both(
+    device: str,
+    task: LoopTask,
+    lengths: NDArray[Any],
+    first: Sequence[Turn],
+    our_turns: Sequence[Turn],
+    peer_turns: Sequence[Turn],
+) -> dict[str, Any]:
+    """Windows a second of both sides and their ratio, tokens, padding, losses."""
+    our_rates, peer_rates = ([turn.rate for turn in side] for side in (our_turns, peer_turns))
     return {
         "accelerate_version": metadata.version("accelerate"),
         "threads": task.threads,
         "num_windows": len(lengths),
         "mean_window_tokens": float(lengths.mean()),
-        **ratio(our_rates, peer_rates, "cpu_windows_per_second_ratio"),
+        **ratio(our_rates, peer_rates, f"{device}_windows_per_second_ratio"),
         **of_side("", our_turns),
         **of_side("peer_", peer_turns),
         "first_turn_loss": first[0].loss,
         "peer_first_turn_loss": first[1].loss,
         "last_turn_loss": our_turns[-1].loss,
         "peer_last_turn_loss": peer_turns[-1].loss,
-        **ratio([flops / turn.seconds for turn in our_turns], products, "sgemm_share"),
-        "sgemm_gflops_per_second": median(products) / 1e9,
-        "useful_gflops_per_window": flops / len(lengths) / 1e9,
-        **ratio(feeds, [rate / BATCH for rate in our_rates], "feed_over_step_ratio"),
-        "feed_steps_per_second": median(feeds),
     }
 
 

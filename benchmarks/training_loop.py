@@ -39,6 +39,7 @@ class LoopTask:
     num_windows: int  # of a turn, which is one epoch over them
     warm_up_turns: int
     num_turns: int  # after those
+    device: str = "cpu"
 
     @property
     def num_epochs(self) -> int:
@@ -141,7 +142,7 @@ def our_side(connection: Connection, task: LoopTask, seat: Seat) -> None:
     keep_freed_memory()  # as jobs.training_worker does
     file = file_windows(task.data, task.model)
     rows = sample_rows(file.planned.layout.length, task.num_windows)
-    process = Process()
+    process = Process(device=torch.device(task.device))
     if seat.group is not None:
         torch.distributed.init_process_group(
             "gloo",
@@ -180,6 +181,7 @@ def train_turn(steps: Iterator[StepDone], count: int) -> Turn:
     """Train on for so many steps."""
     started, cpu_started = time.perf_counter(), time.process_time()
     done = list(islice(steps, count))
+    finish_kernels()
     return Turn(
         seconds=time.perf_counter() - started,
         cpu_seconds=time.process_time() - cpu_started,
@@ -188,6 +190,12 @@ def train_turn(steps: Iterator[StepDone], count: int) -> Turn:
         num_padding_tokens=sum(step.num_padding_tokens for step in done),
         loss=float(np.mean([step.loss for step in done])),
     )
+
+
+def finish_kernels() -> None:
+    """Wait for what a GPU, where one is in use, still computes: a time without it is too short."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def training_flops(lengths: NDArray[Any], config: Any) -> float:

@@ -3,7 +3,8 @@
 The gradient of a step is that of the mean loss over its features on all ranks: it depends
 neither on the world size nor on how evenly the step divides. Every micro-batch draws its dropout
 from (seed, step, its number), so random states need not be kept: a run resumed at a step goes on
-as if it had not stopped, bit for bit at the same world size.
+as if it had not stopped, at the same world size bit for bit on CPUs. On GPUs two equal runs differ
+by rounding, resumed or not: kernels there add up in no fixed order.
 """
 
 import contextlib
