@@ -51,18 +51,17 @@ class Opened:
         return self.page.locator(selector).first.text_content() or ""
 
     def scroll_through(self) -> None:
-        """See all of the page, so that every chart is drawn."""
-        height = self.page.evaluate("document.documentElement.scrollHeight")
-        for top in range(0, height, 600):
-            self.page.evaluate(f"scrollTo(0, {top})")
-            self.page.wait_for_timeout(30)
-        self.wait("[...document.querySelectorAll('.plot')].every((plot) => plot.dataset.drawn)")
+        """See one chart after the other, until each is drawn."""
+        for number in range(self.count(".plot")):
+            plot = f"document.querySelectorAll('.plot')[{number}]"
+            self.page.evaluate(f"{plot}.scrollIntoView()")
+            self.wait(f"{plot}.dataset.drawn")
 
-    def wait(self, script: str, seconds: float = 30) -> None:
+    def wait(self, script: str, seconds: float = 60) -> None:
         """Return when a script gives what is true (Playwright's own way needs eval in the page)."""
         deadline = time.monotonic() + seconds
         while not self.page.evaluate(script):
-            assert time.monotonic() < deadline, f"not so: {script}"
+            assert time.monotonic() < deadline, f"not so: {script}; {self.faults}"
             self.page.wait_for_timeout(20)
 
 
