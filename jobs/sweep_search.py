@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from jobs.cluster import count_trials
@@ -24,6 +26,20 @@ SECONDS_BETWEEN_COUNTS = 5.0  # of the cluster's resources, which may grow
 # Before a leg whose process died is begun again, times the attempt: a lost node must be given up
 # first, or its processes would be asked once more and the attempts used up within a second.
 SECONDS_TO_TRY_AGAIN = 15.0
+
+
+class NewestFirst(FIFOScheduler):  # type: ignore[misc]  # Ray has no types here
+    """Gives a process that has become free to the leg that was suggested last.
+
+    In the order of submission it would go to the leg whose own process is still being started, and
+    Ray Tune would end that one: where legs end more often than a process takes to start, a node
+    that has joined late never has work.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The newest of Ray Tune's trials that wait; legs are never paused."""
+        trials = reversed(tune_controller.get_trials())
+        return next((trial for trial in trials if trial.status == Trial.PENDING), None)
 
 
 class SweepSearch(Searcher):  # type: ignore[misc]  # Ray has no types here

@@ -39,7 +39,7 @@ from jobs.space import default_point, describe_space, parse_sweep
 from jobs.sweep_console import SweepShow, show_sweep
 from jobs.sweep_inputs import SweepInputs
 from jobs.sweep_results import METRICS, SWEEP, finish
-from jobs.sweep_search import Room, SweepSearch, read_events
+from jobs.sweep_search import NewestFirst, Room, SweepSearch, read_events
 from jobs.timings import Stages
 from jobs.tracking import check_secrets, check_trackers
 from jobs.training_worker import worker_resources
@@ -276,6 +276,7 @@ def search(sweep: Sweep, inputs: SweepInputs, task: SweepTask) -> None:
         ),
         tune_config=tune.TuneConfig(
             search_alg=search_alg,
+            scheduler=NewestFirst(),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=leg_name,
