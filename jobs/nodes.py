@@ -88,6 +88,22 @@ def ask_nodes(
     return answers
 
 
+def ask_living_nodes(
+    question: Callable[..., Answer], *arguments: Any
+) -> list[tuple[Node, Answer | Exception]]:
+    """What every node that lives answers, as of `ask_nodes`; one lost meanwhile is told of."""
+    nodes = alive_nodes()
+    answers = ask_nodes(question, *arguments, nodes=nodes)
+    alive = {node.id for node in alive_nodes()}
+    for node in nodes:
+        if node.id not in alive:
+            console.print(
+                f"[bold]Node {escape(node.name)} is lost[/bold] before it has answered; the job "
+                f"goes on without it; {describe(node.resources)} less"
+            )
+    return [pair for pair in zip(nodes, answers, strict=True) if pair[0].id in alive]
+
+
 def join_cluster(
     storage: str,
     *,
@@ -109,8 +125,7 @@ def check_nodes(storage: str, *, sources: Iterable[str] = (), models: Iterable[s
     `sources` are the files of the data, `models` folders or URIs of models. Nothing is asked where
     the only node is this one.
     """
-    nodes = alive_nodes()
-    if len(nodes) < 2 and not growth():
+    if len(alive_nodes()) < 2 and not growth():
         return
     check_growing(storage)
     places = {source: size for source in sources if (size := place_bytes(source)) is not None}
@@ -118,12 +133,12 @@ def check_nodes(storage: str, *, sources: Iterable[str] = (), models: Iterable[s
     probe = join(storage, f".seen-{uuid.uuid4().hex}")
     write_bytes(probe, b"seen")
     try:
-        answers = ask_nodes(look, probe, storage, {**places, **folders}, nodes=nodes)
+        answers = ask_living_nodes(look, probe, storage, {**places, **folders})
     finally:
         remove_file(probe)
     problems = {
         node.name: answer if isinstance(answer, dict) else {"": first_line(answer)}
-        for node, answer in zip(nodes, answers, strict=True)
+        for node, answer in answers
         if answer
     }
     if problems:

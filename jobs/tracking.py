@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from jobs.configuration import TrackerName, TrackingSettings, TrainConfig
-from jobs.nodes import alive_nodes, ask_nodes
+from jobs.nodes import ask_living_nodes
 from jobs.shard_scoring import read_curve
 from jobs.trackers import MLflow, State, TensorBoard, Tracker, WandB
 from qa_core.errors import ConfigError, ResourceError, first_line
@@ -60,8 +60,7 @@ def check_trackers(settings: TrackingSettings) -> None:
 def check_secrets(settings: TrackingSettings) -> None:
     """Raise `ResourceError` where a tracker's key is in this environment, and not on every node."""
     own = [n for tracker in settings.trackers for n in SECRETS.get(tracker, ()) if n in os.environ]
-    nodes = alive_nodes() if own else []
-    for node, answer in zip(nodes, ask_nodes(unset_names, own, nodes=nodes), strict=True):
+    for node, answer in ask_living_nodes(unset_names, own) if own else []:
         if isinstance(answer, Exception):
             raise ResourceError(f"{node.name}: {first_line(answer)}", "the cluster") from answer
         if answer:

@@ -258,9 +258,9 @@ def add_host(bed: Bed, address: str, stack: ExitStack) -> Host:
 
 
 def make_host(host: Host, bridge: str, stack: ExitStack) -> None:
-    """A network namespace with an interface on the bridge, and the host's folders."""
+    """A network namespace with an interface on the bridge; folders that an earlier one left stay."""
     for path in (*PRIVATE, "/home"):
-        (host.folder / path.lstrip("/")).mkdir(parents=True)
+        (host.folder / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
     outside = f"{host.name}v"
     run("ip", "netns", "add", host.name)
     stack.callback(run, "ip", "netns", "delete", host.name)

@@ -521,7 +521,7 @@ def test_a_host_that_joins_late_has_its_share(
             printed, _ = process.communicate(timeout=900)
     assert process.returncode == 0, printed[-6000:]
     assert f"Node {late.address} has joined" in printed
-    assert late.address in cluster.writers(f"/{run}/run/")
+    assert late.address in cluster.writers(f"/{run}/run/"), printed[-6000:]
     assert stage.results(run) == expected
 
 

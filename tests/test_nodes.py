@@ -151,6 +151,25 @@ def test_every_node_is_asked() -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
+def test_a_node_lost_while_it_is_asked_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job goes on with the others; one that lives and cannot be asked still ends it."""
+    [here] = alive_nodes()
+    gone = nodes.Node("0" * 56, "10.0.0.9", {"CPU": 4.0})
+    seen = iter([[here, gone], [here, gone], [here]])
+    monkeypatch.setattr(nodes, "alive_nodes", lambda: next(seen))
+    check_nodes(str(tmp_path))
+    assert capsys.readouterr().out.splitlines() == [
+        "Node 10.0.0.9 is lost before it has answered; the job goes on without it; 4 CPU less"
+    ]
+    monkeypatch.setattr(nodes, "alive_nodes", lambda: [here, gone])
+    with pytest.raises(ResourceError, match=r"10\.0\.0\.9: "):
+        check_nodes(str(tmp_path))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
 def test_one_node_is_not_asked(tmp_path: Path) -> None:
     """It sees what the driver sees: nothing is written."""
     check_nodes(str(tmp_path / "runs"), sources=["/none"], models=["/none"])
