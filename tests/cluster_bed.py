@@ -258,7 +258,7 @@ def add_host(bed: Bed, address: str, stack: ExitStack) -> Host:
 
 
 def make_host(host: Host, bridge: str, stack: ExitStack) -> None:
-    """A network namespace with an interface on the bridge; folders that an earlier one left stay."""
+    """A network namespace with an interface on the bridge; folders an earlier one left stay."""
     for path in (*PRIVATE, "/home"):
         (host.folder / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
     outside = f"{host.name}v"
