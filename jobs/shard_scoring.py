@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from jobs.cluster import count_scorers, this_node
 from jobs.configuration import DecodingSettings, TrainConfig
 from jobs.gold_store import read_golds
-from jobs.models import local_model
+from jobs.models import model_here
 from jobs.node_copies import on_this_node
 from jobs.prepared import Piece, Prepared, piece_windows
 from jobs.ranks import Ranks
@@ -50,7 +50,7 @@ from qa_core.storage import (
     write_bytes,
     write_table,
 )
-from qa_core.training import load_model
+from qa_core.training import STATE_FILE, load_model
 
 # One CPU scores: decoding takes a small part of what inference takes beside it.
 INFERENCE_CPUS = 0.75
@@ -339,7 +339,8 @@ def read_curve(run: str) -> list[dict[str, Any]]:
 
 def load_checkpoint(model: str) -> Any:
     """A model from a folder, a Hub name or a URI."""
-    return load_model(local_model(model), seed=0)
+    with model_here(model, leave_out=(STATE_FILE,)) as folder:
+        return load_model(folder, seed=0)
 
 
 def scores_table(scores: ExampleScores) -> pa.Table:

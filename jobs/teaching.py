@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from jobs.cluster import console
 from jobs.configuration import TrainConfig
-from jobs.models import check_model, local_model, model_digest
+from jobs.models import check_model, model_digest, model_texts
 from jobs.prepared import Prepared
 from jobs.shard_scoring import piece_logits, piece_of
 from jobs.token_shards import digest_text
@@ -54,7 +54,7 @@ def find_teacher(config: TrainConfig, train: Prepared, *, use_gpu: bool) -> str 
 
 def check_tokenizer(teacher: str, tokenizer: str) -> None:
     """Raise `ModelError` where a teacher does not have the student's tokens."""
-    digests = [tokenizer_digest(load_tokenizer(local_model(m))) for m in (teacher, tokenizer)]
+    digests = [tokenizer_digest(load_tokenizer(model_texts(m))) for m in (teacher, tokenizer)]
     if digests[0] != digests[1]:
         raise ModelError(
             "the teacher's tokenizer is not the student's",

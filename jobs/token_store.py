@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from jobs.models import local_model
+from jobs.models import model_texts
 from qa_core.features import EncodedExamples
 from qa_core.schemas import REJECTIONS
 from qa_core.storage import (
@@ -163,7 +163,7 @@ def read_shard(store: TokenStore, shard: str) -> tuple[pa.Table, EncodedExamples
 @lru_cache(maxsize=2)
 def cached_tokenizer(name_or_path: str) -> Any:
     """The tokenizer, loaded once a process."""
-    return load_tokenizer(local_model(name_or_path))
+    return load_tokenizer(model_texts(name_or_path))
 
 
 def save_encoder(folder: str, encoder: PairEncoder) -> None:

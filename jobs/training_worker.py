@@ -13,7 +13,7 @@ import ray.train
 import torch
 
 from jobs.configuration import TrainConfig
-from jobs.models import local_model
+from jobs.models import model_here
 from jobs.node_copies import on_this_node
 from jobs.prepared import Prepared, window_blocks
 from jobs.progress import Progress
@@ -125,20 +125,20 @@ def make_trainer(task: TrainTask, start: CheckpointFacts | None, ranks: Ranks) -
     """The loop's trainer, its state that of the checkpoint where there is one."""
     config = task.config
     folder = join(task.run, CHECKPOINTS, start.name) if start else task.model
-    source = local_model(folder)
     train = on_this_node(task.train, is_first=ranks.is_first_on_node, wait=ranks.wait)
     blocks = window_blocks(train)
     if task.teacher:
         blocks = teacher_blocks(blocks, train, task.teacher)
-    trainer = Trainer(
-        load_model(source, seed=config.train.seed, dropout=config.model.dropout),
-        WindowFeed(blocks),
-        settings=training_settings(config),
-        rules=padding_rules(cached_tokenizer(task.model)),
-        process=ranks.process,
-    )
-    if start:
-        trainer.load_state(Path(source))
+    with model_here(folder) as source:
+        trainer = Trainer(
+            load_model(source, seed=config.train.seed, dropout=config.model.dropout),
+            WindowFeed(blocks),
+            settings=training_settings(config),
+            rules=padding_rules(cached_tokenizer(task.model)),
+            process=ranks.process,
+        )
+        if start:
+            trainer.load_state(Path(source))
     return trainer
 
 

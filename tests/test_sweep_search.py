@@ -22,7 +22,7 @@ class ShortLeg(tune.Trainable):  # type: ignore[misc]  # Ray has no types here
         try:
             (self.worked / "first").touch(exist_ok=False)
         except FileExistsError:
-            time.sleep(5)
+            time.sleep(2)
 
     def step(self) -> dict[str, Any]:
         """Work, and leave a word of who did it."""
