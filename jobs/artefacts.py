@@ -16,6 +16,7 @@ import yaml
 from pyarrow import fs
 
 from jobs.configuration import DecodingSettings, config_keys, dump_config
+from jobs.models import copy_model
 from jobs.prepared import Prepared, read_rejections
 from jobs.token_store import shard_file
 from qa_core.answering import SETTINGS_KEY
@@ -169,12 +170,9 @@ def save_model(
     From here on it counts as not pushed to the Hub.
     """
     remove_file(join(run, HUB))
-    filesystem, path = locate(checkpoint)
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        fs.copy_files(path, str(folder), source_filesystem=filesystem)
-        for name in NOT_IN_MODEL:
-            (folder / name).unlink(missing_ok=True)
+        copy_model(checkpoint, folder, leave_out=NOT_IN_MODEL)
         config = json.loads((folder / "config.json").read_text())
         config[SETTINGS_KEY] = {
             "max_length": max_length,

@@ -103,7 +103,7 @@ def model_here(model: str, *, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def copy_model(model: str, folder: Path, *, leave_out: tuple[str, ...]) -> None:
-    """Copy the files of a URI, but those whose names end so, into a local folder."""
+    """Copy the files of a folder or URI, but those whose names end so, into a local folder."""
     filesystem, _ = locate(model)
     try:
         files = list_files(model) if is_directory(model) else []
