@@ -4,6 +4,7 @@ Each has an interface on a common bridge, an sshd, a home and a temporary folder
 system below is this machine's. Needs root, and Debian's iproute2, openssh-server and rsync.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -30,9 +31,11 @@ NETWORK = "10.77.0"
 GATEWAY = f"{NETWORK}.1"
 HEAD, *WORKERS = (f"{NETWORK}.{number}" for number in (11, 12, 13))
 LATE = f"{NETWORK}.14"  # a host that is not in the cluster's file
-PROGRAMS = ("ip", "sshd", "rsync", "ssh", "ssh-keygen", "unshare", "nsenter")
+BRIDGE = "qabed"  # and the start of the hosts' names
+PROGRAMS = ("ip", "sshd", "rsync", "ssh", "ssh-keygen", "unshare", "setpriv")
 PRIVATE = ("/tmp/ray", "/tmp/ray-extractive-qa")  # a host's own
 SPACES = ("--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")  # of a host
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # where the tests' process is killed
 MEMORY_BYTES = 6 * 10**9  # that the hosts, their Ray nodes and a job take
 SECONDS_TO_START = 60
 
@@ -47,7 +50,7 @@ def missing() -> str:
         return f"no {', '.join(programs)}"
     if psutil.virtual_memory().available < MEMORY_BYTES:
         return "less than 6 GB of memory free"
-    probe = f"qabed{os.getpid()}"
+    probe = f"qaprobe{os.getpid()}"
     links = "ip link add one type bridge && ip link add two type veth peer name three"
     for command in (["ip", "netns", "add", probe], ["ip", "netns", "delete", probe]):
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -79,6 +82,7 @@ class Host:
         init = [sys.executable, str(Path(__file__).with_name("bed_init.py")), *sshd]
         self.process = subprocess.Popen(
             [
+                *DIES_WITH_US,
                 *("ip", "netns", "exec", self.name),
                 "unshare",
                 *SPACES,
@@ -165,7 +169,6 @@ class Bed:
     """The hosts, and the files to reach them with."""
 
     folder: Path
-    bridge: str
     hosts: dict[str, Host] = field(default_factory=dict)  # by address
 
     @property
@@ -196,7 +199,7 @@ class Bed:
         private = self.folder / "submitter"
         shell = f'mount --bind {private}/tmp/ray /tmp/ray && exec "$@"'
         return subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", shell, "submitter", *command],
+            [*DIES_WITH_US, "unshare", "--mount", "sh", "-c", shell, "submitter", *command],
             text=True,
             env={**clean_environment(), "HOME": str(private / "home"), **more.pop("env", {})},
             **more,
@@ -228,7 +231,7 @@ def run(*command: str) -> None:
 @contextmanager
 def three_hosts(folder: Path) -> Iterator[Bed]:
     """The bed, its hosts on and reachable by ssh; all of it gone at the end."""
-    bed = Bed(folder, bridge=f"qabed{os.getpid() % 10000}")
+    bed = Bed(folder)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(bed.key))
     shutil.copy(f"{bed.key}.pub", folder / "authorized_keys")
     for path in ("tmp/ray", "home/.ray"):
@@ -236,28 +239,47 @@ def three_hosts(folder: Path) -> Iterator[Bed]:
     for path in PRIVATE:
         Path(path).mkdir(exist_ok=True)
     Path("/run/sshd").mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        run("ip", "link", "add", bed.bridge, "type", "bridge")
-        stack.callback(run, "ip", "link", "delete", bed.bridge)
-        run("ip", "address", "add", f"{GATEWAY}/24", "dev", bed.bridge)
-        run("ip", "link", "set", bed.bridge, "up")
+    with only_bed(), ExitStack() as stack:
+        clear_remains()
+        run("ip", "link", "add", BRIDGE, "type", "bridge")
+        stack.callback(run, "ip", "link", "delete", BRIDGE)
+        run("ip", "address", "add", f"{GATEWAY}/24", "dev", BRIDGE)
+        run("ip", "link", "set", BRIDGE, "up")
         for address in (HEAD, *WORKERS):
             add_host(bed, address, stack)
         yield bed
 
 
+@contextmanager
+def only_bed() -> Iterator[None]:
+    """Hold this machine's one bed; a killed process holds it no more."""
+    with Path(f"/run/{BRIDGE}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AssertionError("the three hosts are up for another pytest: wait for it") from None
+        yield
+
+
+def clear_remains() -> None:
+    """Remove the networks of a killed bed: they take the answers of hosts with its addresses."""
+    for kind, folder in (("link", "/sys/class/net"), ("netns", "/run/netns")):
+        for path in Path(folder).glob(f"{BRIDGE}*"):
+            run("ip", kind, "delete", path.name)
+
+
 def add_host(bed: Bed, address: str, stack: ExitStack) -> Host:
     """Another host of the bed, switched on."""
     number = len(bed.hosts)
-    host = Host(f"{bed.bridge}h{number}", address, bed.folder / f"host{number}")
-    make_host(host, bed.bridge, stack)
+    host = Host(f"{BRIDGE}h{number}", address, bed.folder / f"host{number}")
+    make_host(host, stack)
     stack.callback(host.power_off)
     bed.switch_on(host)
     bed.hosts[address] = host
     return host
 
 
-def make_host(host: Host, bridge: str, stack: ExitStack) -> None:
+def make_host(host: Host, stack: ExitStack) -> None:
     """A network namespace with an interface on the bridge; folders an earlier one left stay."""
     for path in (*PRIVATE, "/home"):
         (host.folder / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
@@ -265,7 +287,8 @@ def make_host(host: Host, bridge: str, stack: ExitStack) -> None:
     run("ip", "netns", "add", host.name)
     stack.callback(run, "ip", "netns", "delete", host.name)
     run("ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", host.name)
-    run("ip", "link", "set", outside, "master", bridge, "up")
+    stack.callback(run, "ip", "link", "delete", outside)  # its namespace may live a moment longer
+    run("ip", "link", "set", outside, "master", BRIDGE, "up")
     run("ip", "-n", host.name, "address", "add", f"{host.address}/24", "dev", "eth0")
     run("ip", "-n", host.name, "link", "set", "lo", "up")
     host.reconnect()
@@ -391,7 +414,7 @@ def running_cluster(bed: Bed) -> Iterator[Cluster]:
         copy_secrets(host)
     with ExitStack() as stack:
         server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", GATEWAY, "-p", str(S3_PORT)],
+            [*DIES_WITH_US, sys.executable, "-m", "moto.server", "-H", GATEWAY, "-p", str(S3_PORT)],
             stdout=subprocess.DEVNULL,
             stderr=(bed.folder / "s3.log").open("wb"),
         )
