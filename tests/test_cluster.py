@@ -129,9 +129,10 @@ def jobs_since(cluster: Cluster, started: float) -> list[dict[str, Any]]:
 
 
 def workers_are(cluster: Cluster, count: int) -> bool:
-    """Whether so many workers are alive."""
+    """Whether the first `count` workers are alive, and no late host that is not given up yet."""
     try:
-        return sum(node["ip"] in WORKERS for node in alive(cluster)) == count
+        addresses = sorted(node["ip"] for node in alive(cluster) if node["ip"] != HEAD)
+        return addresses == sorted(WORKERS[:count])
     except requests.RequestException:
         return False
 
