@@ -14,7 +14,7 @@ test-cluster: .venv/test  ## the jobs on three hosts of namespaces; root, sshd, 
 	$(BIN)/python -m pytest tests/test_cluster.py -s $(CLUSTER)
 
 unit: .venv/test  ## the quick tests: those that start no Ray
-	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -m "not ray and not slow and not cluster"
 
 lint: .venv/test
 	$(BIN)/ruff check .
